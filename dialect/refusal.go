@@ -1,0 +1,83 @@
+package dialect
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
+
+// Refusal is the answer to a request that is not let through.
+type Refusal struct {
+	Verdict keystore.Verdict
+	// Status is the HTTP status.
+	Status int
+	// Detail is a sentence for the client.
+	Detail string
+	// Challenge is the value of WWW-Authenticate, empty where none is sent.
+	Challenge string
+	// RetryAfter is in seconds, zero where no Retry-After is sent.
+	RetryAfter int
+}
+
+// refusals is the one table of what a verdict means on the wire. The error
+// codes of the challenge are those of RFC 6750, section 3.1.
+var refusals = [keystore.Verdicts]struct {
+	status int
+	error  string
+	detail string
+}{
+	keystore.MissingKey:       {401, "", "No API key was presented."},
+	keystore.AmbiguousKey:     {400, "invalid_request", "More than one API key was presented; present exactly one, once."},
+	keystore.InvalidKey:       {401, "invalid_token", "The API key is not valid."},
+	keystore.PendingKey:       {401, "invalid_token", "The API key is not active yet."},
+	keystore.ExpiredKey:       {401, "invalid_token", "The API key has expired."},
+	keystore.RevokedKey:       {401, "invalid_token", "The API key has been revoked."},
+	keystore.Inactive:         {403, "", "The account or the credential of this API key is deactivated."},
+	keystore.WrongPackage:     {403, "insufficient_scope", "The API key is of a package that does not open this route."},
+	keystore.MissingRole:      {403, "insufficient_scope", "The API key lacks a role that this route requires."},
+	keystore.IPNotAllowed:     {403, "", "The API key may not be used from this client address."},
+	keystore.StoreUnavailable: {503, "", "The API key can't be checked at the moment; try again."},
+}
+
+const (
+	realm = `realm="api_keys"`
+
+	// StoreRetryAfter is what a client should wait while the store is away, in
+// seconds.
+	StoreRetryAfter = 5
+)
+
+// RefusalOf is what a verdict means to clients that present keys where the
+// finder looks.
+func RefusalOf(v keystore.Verdict, from *Finder) Refusal {
+	return from.refusals[v]
+}
+
+// newRefusals writes the table for one choice of key locations.
+func newRefusals(scheme string) (out [keystore.Verdicts]Refusal) {
+	for v, row := range refusals {
+		out[v] = Refusal{Verdict: keystore.Verdict(v), Status: row.status, Detail: row.detail}
+		if row.status == http.StatusUnauthorized || row.error != "" {
+			out[v].Challenge = scheme + " " + realm
+		}
+		if row.error != "" {
+			out[v].Challenge += `, error="` + row.error + `"`
+		}
+		if row.status == http.StatusServiceUnavailable {
+			out[v].RetryAfter = StoreRetryAfter
+		}
+	}
+	return out
+}
+
+// WriteHeaders sets the headers that every refusal carries.
+func (f Refusal) WriteHeaders(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	if f.Challenge != "" {
+		h.Set("WWW-Authenticate", f.Challenge)
+	}
+	if f.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+	}
+}

@@ -1,0 +1,122 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+)
+
+// Verify judges the text of a key: is it one, and does it work now? The grant
+// is that of a known key, whatever the verdict, else nil. The error is the cause
+// of StoreUnavailable, for the log. Verify is no use of the key.
+//
+// A key in the cache costs no allocation.
+func (kr *Keyring) Verify(ctx context.Context, text string) (*Grant, Verdict, error) {
+	if !plausible(text) {
+		return nil, InvalidKey, nil
+	}
+	g, err := kr.lookup(ctx, canonical(text))
+	switch {
+	case err == nil:
+		return g, g.verdictAt(kr.Now()), nil
+	case isNotFound(err):
+		return nil, InvalidKey, nil
+	}
+	return nil, StoreUnavailable, err
+}
+
+// lookup finds the grant of a canonical text. Under a pepper, keys that were
+// stored without it are found by their plain digest; the cache is asked for
+// both before the store is, so that those are no slower.
+func (kr *Keyring) lookup(ctx context.Context, text string) (*Grant, error) {
+	digest := kr.hasher.digest(text)
+	if !kr.hasher.peppered() {
+		return kr.vault.Lookup(ctx, digest)
+	}
+	plain := plainDigest(text)
+	for _, d := range [...]*Digest{&digest, &plain} {
+		if g := kr.vault.cached(d); g != nil && g.DigestKind == kindOf(d == &plain) {
+			return g, nil
+		}
+	}
+	for _, d := range [...]*Digest{&digest, &plain} {
+		g, err := kr.vault.Lookup(ctx, *d)
+		if isNotFound(err) || (err == nil && g.DigestKind != kindOf(d == &plain)) {
+			continue
+		}
+		return g, err
+	}
+	return nil, ErrNotFound
+}
+
+func kindOf(plain bool) DigestKind {
+	if plain {
+		return DigestSHA256
+	}
+	return DigestHMACSHA256
+}
+
+// Request is what a verdict needs to know beside the key.
+type Request struct {
+	// Requirement is what the route demands. It is not changed.
+	Requirement *Requirement
+	// ClientIP is the client's address, as text.
+	ClientIP string
+}
+
+// Accept judges the text of a key that a request presents. OK is a use of the
+// key: it is noted, and if it is the first of a key that stops older ones by
+// it, it is durable before Accept returns. The grant and the error are as for
+// [Keyring.Verify].
+func (kr *Keyring) Accept(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
+	g, v, err := kr.judge(ctx, text, r)
+	if v == OK && g.awaitsFirstUse() {
+		if err := kr.takeIntoUse(ctx, g); err != nil {
+			return g, StoreUnavailable, err
+		}
+		// Another key's first use may have stopped this one meanwhile.
+		g, v, err = kr.judge(ctx, text, r)
+	}
+	if v == OK {
+		kr.vault.uses.note(g, kr.Now())
+	}
+	return g, v, err
+}
+
+func (kr *Keyring) judge(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
+	g, v, err := kr.Verify(ctx, text)
+	if v == OK {
+		v = g.meets(r.Requirement, kr.management(g), r.ClientIP)
+	}
+	return g, v, err
+}
+
+// Recheck judges a grant again, for a request that lasts. It returns the grant
+// to recheck next time. While the store can't answer, the last verdict stands
+// as far as the clock allows.
+func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Verdict) {
+	if !kr.vault.Current(g) {
+		fresh, err := kr.vault.Lookup(ctx, g.Digest)
+		switch {
+		case err == nil:
+			g = fresh
+		case isNotFound(err):
+			return g, InvalidKey
+		}
+	}
+	if v := g.verdictAt(kr.Now()); v != OK {
+		return g, v
+	}
+	return g, g.meets(r.Requirement, kr.management(g), r.ClientIP)
+}
+
+func (kr *Keyring) management(g *Grant) bool { return kr.packages.byName[g.Package].Management }
+
+func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// taken turns the store's conflict into one that can be shown.
+func taken(err error, member, detail string) error {
+	if errors.Is(err, ErrConflict) {
+		return conflict(ErrConflict, member, "%s", detail)
+	}
+	return err
+}

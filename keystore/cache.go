@@ -1,0 +1,249 @@
+package keystore
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"golang.org/x/sync/singleflight"
+)
+
+// A Cache is a [Store] whose Lookup is answered from memory where possible, and
+// which makes revocation certain: a Lookup that starts after an Update returned
+// sees that change, whatever the cache holds and whoever fills it.
+//
+// The certainty does not come from deleting entries. Ristretto sets
+// asynchronously, may drop or keep what it likes, and a reader that loaded a
+// grant before a change may set it after a deletion. Instead every digest
+// belongs to one of many shards, each with a generation:
+//
+//   - A fill reads the generation first and the store second, and stamps the
+//     grant with that generation.
+//   - An Update collects every digest whose grant it touches, and moves their
+//     generations after the commit and before it returns, also when the commit
+//     failed, for the outcome is then unknown.
+//   - A grant whose stamp is not the shard's current generation is no entry.
+//
+// So presence is never needed for correctness and absence always asks the
+// store. Nothing negative and no error is cached. Entries hold the whole
+// digest: ristretto's own key is its first word only, and a collision merely
+// evicts.
+type Cache struct {
+	store       Store
+	entries     *ristretto.Cache[uint64, *Grant]
+	generations [generationShards]atomic.Uint64
+	fills       singleflight.Group
+	misses      atomic.Uint64
+
+	// closing excludes Set, which panics beside ristretto's Close.
+	closing sync.RWMutex
+	closed  bool
+}
+
+const (
+	generationShards = 1 << 16
+
+	// DefaultCacheSize is the default budget of a cache, in bytes.
+	DefaultCacheSize = 64 << 20
+	// MinCacheSize is the least budget that makes sense, in bytes.
+	MinCacheSize = 64 << 10
+
+	// entryOverhead is about what ristretto and its maps hold beside a grant.
+	entryOverhead = 160
+
+	// fillTimeout bounds a read of the store that several requests wait for.
+	fillTimeout = 10 * time.Second
+	// fillTries bounds how often a fill starts anew because its shard moved.
+	// The answer is right even then: the read began after the call.
+	fillTries = 8
+)
+
+// NewCache makes a cache of at most size bytes before a store. The cache owns
+// the store from then on.
+func NewCache(store Store, size int64) (*Cache, error) {
+	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
+		NumCounters:        counters(size),
+		MaxCost:            size,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // our costs are bytes and include it
+		KeyToHash:          func(word uint64) (uint64, uint64) { return word, 0 },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Cache{store: store, entries: entries}, nil
+}
+
+// counters is ten for each grant that the budget holds, as ristretto advises.
+func counters(size int64) int64 {
+	return max(1000, 10*size/(int64(unsafe.Sizeof(Grant{}))+entryOverhead+200))
+}
+
+// Resize changes the budget, in bytes.
+func (c *Cache) Resize(size int64) { c.entries.UpdateMaxCost(size) }
+
+// Misses is how many look-ups asked the store, since the cache was made.
+func (c *Cache) Misses() uint64 { return c.misses.Load() }
+
+// Lookup returns the grant of a digest as the store holds it now. The errors
+// are those of [Store].
+func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
+	if g := c.cached(&digest); g != nil {
+		return g, nil
+	}
+	return c.fill(ctx, digest)
+}
+
+// cached returns the current grant of a digest if the cache holds it.
+func (c *Cache) cached(digest *Digest) *Grant {
+	g, ok := c.entries.Get(word(digest))
+	if !ok || g.generation != c.generation(digest).Load() ||
+		subtle.ConstantTimeCompare(g.Digest[:], digest[:]) != 1 {
+		return nil
+	}
+	return g
+}
+
+// Current reports whether nothing that g joins has changed since it was read.
+func (c *Cache) Current(g *Grant) bool { return g.generation == c.generation(&g.Digest).Load() }
+
+// fill reads the store. Concurrent misses of one digest and generation share
+// one read; if the generation moved meanwhile, the result is not used.
+func (c *Cache) fill(ctx context.Context, digest Digest) (*Grant, error) {
+	c.misses.Add(1)
+	for try := 1; ; try++ {
+		generation := c.generation(&digest).Load()
+		g, err := c.sharedRead(ctx, digest, generation)
+		if try == fillTries || c.generation(&digest).Load() == generation {
+			return g, err
+		}
+	}
+}
+
+// sharedRead joins or starts the read of one digest at one generation. A caller
+// that goes away leaves the read to the others.
+func (c *Cache) sharedRead(ctx context.Context, digest Digest, generation uint64) (*Grant, error) {
+	flight := string(digest[:]) + strconv.FormatUint(generation, 36)
+	result := c.fills.DoChan(flight, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
+		defer cancel()
+		return c.read(ctx, digest, generation)
+	})
+	select {
+	case r := <-result:
+		g, _ := r.Val.(*Grant)
+		return g, r.Err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Grant, error) {
+	g, err := c.store.Lookup(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	g.generation = generation
+	c.closing.RLock()
+	defer c.closing.RUnlock()
+	if !c.closed {
+		c.entries.Set(word(&digest), g, g.cost())
+	}
+	return g, nil
+}
+
+// Update runs change in a transaction of the store, and makes every cached
+// grant that it touches void before it returns. See [Store] for the rest.
+func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
+	var touched []Digest
+	defer func() { c.Invalidate(touched...) }()
+	return c.store.Update(ctx, func(tx Tx) error {
+		return change(&watchedTx{tx, &touched})
+	})
+}
+
+// Invalidate makes the cached grants of digests void.
+func (c *Cache) Invalidate(digests ...Digest) {
+	for i := range digests {
+		c.generation(&digests[i]).Add(1)
+	}
+}
+
+// View runs read with a consistent snapshot of the store.
+func (c *Cache) View(ctx context.Context, read func(Reader) error) error {
+	return c.store.View(ctx, read)
+}
+
+// Backup writes a consistent snapshot of the store to w.
+func (c *Cache) Backup(ctx context.Context, w io.Writer) error { return c.store.Backup(ctx, w) }
+
+// Close closes the cache and its store.
+func (c *Cache) Close() error {
+	c.closing.Lock()
+	first := !c.closed
+	c.closed = true
+	c.closing.Unlock()
+	if first {
+		c.entries.Close()
+	}
+	return c.store.Close()
+}
+
+func (c *Cache) generation(digest *Digest) *atomic.Uint64 {
+	return &c.generations[binary.LittleEndian.Uint16(digest[8:])]
+}
+
+// word is ristretto's key for a digest.
+func word(digest *Digest) uint64 { return binary.LittleEndian.Uint64(digest[:]) }
+
+// cost is about how many bytes a cached grant holds.
+func (g *Grant) cost() int64 {
+	n := int(unsafe.Sizeof(*g)) + entryOverhead
+	n += len(g.KeyID) + len(g.CredentialID) + len(g.AccountID) + len(g.AccountEmail) + len(g.Package)
+	for _, r := range g.Roles {
+		n += int(unsafe.Sizeof(r)) + len(r)
+	}
+	return int64(n + len(g.AllowedIPs)*int(unsafe.Sizeof(g.AllowedIPs)))
+}
+
+// watchedTx is a transaction that notes the digest of every grant it touches,
+// so that no rule can forget to. A transaction that runs more than once notes
+// more than it must, which costs a read of the store and nothing else.
+type watchedTx struct {
+	Tx
+	touched *[]Digest
+}
+
+func (tx *watchedTx) CreateKey(k *Key) error {
+	*tx.touched = append(*tx.touched, k.Digest)
+	return tx.Tx.CreateKey(k)
+}
+
+func (tx *watchedTx) UpdateKey(k *Key) error {
+	*tx.touched = append(*tx.touched, k.Digest)
+	return tx.Tx.UpdateKey(k)
+}
+
+func (tx *watchedTx) UpdateCredential(c *Credential) error {
+	return tx.touch(tx.CredentialDigests, c.ID, func() error { return tx.Tx.UpdateCredential(c) })
+}
+
+func (tx *watchedTx) UpdateAccount(a *Account) error {
+	return tx.touch(tx.AccountDigests, a.ID, func() error { return tx.Tx.UpdateAccount(a) })
+}
+
+func (tx *watchedTx) touch(digests func(string) ([]Digest, error), id string, write func() error) error {
+	ds, err := digests(id)
+	if err != nil {
+		return err
+	}
+	*tx.touched = append(*tx.touched, ds...)
+	return write()
+}

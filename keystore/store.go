@@ -1,0 +1,131 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Errors of a [Store]. They are compared with errors.Is; a store wraps them
+// with what it was doing.
+var (
+	// ErrNotFound means that no such record exists.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict means that the change contradicts a record that exists, such
+	// as a second account with the same e-mail address. Nothing was changed.
+	ErrConflict = errors.New("conflict")
+	// ErrUnavailable means that the store could not answer. After an Update the
+	// caller can't know whether the change was made.
+	ErrUnavailable = errors.New("store unavailable")
+	// ErrDamaged means that the store holds what this program did not write, or
+	// can't read: a truncated, foreign or newer file. It needs an operator.
+	ErrDamaged = errors.New("store damaged")
+)
+
+// Store keeps records. It knows no rule: what may be written, and when, is
+// decided in [Keyring]. All methods may be called concurrently, also after
+// Close, and then answer ErrUnavailable.
+//
+// Reads see every Update that returned before they started.
+type Store interface {
+	// Lookup returns the grant of the key whose digest is given, whatever its
+	// state, tombstones included, with a fresh Grant at each call. The error
+	// is ErrNotFound or ErrUnavailable. It never waits for a writer.
+	Lookup(ctx context.Context, digest Digest) (*Grant, error)
+
+	// View runs read with a consistent snapshot and returns its error.
+	View(ctx context.Context, read func(Reader) error) error
+
+	// Update runs change in a transaction, and returns nil only after the
+	// change is durable. If change returns an error, that error is returned and
+	// nothing was changed. The function may be run more than once, and in
+	// another goroutine: it makes no ids, no secrets and no other effects.
+	// A context that ends before the transaction started abandons it with
+	// the context's error; later it is ignored, so that the answer is the
+	// outcome.
+	Update(ctx context.Context, change func(Tx) error) error
+
+	// Backup writes a consistent snapshot of the whole store, in the store's
+	// own format, while reads and updates go on.
+	Backup(ctx context.Context, w io.Writer) error
+
+	// Close releases the store. It waits for the update that is running.
+	Close() error
+}
+
+// Page selects a part of a list that is ordered by creation, oldest first.
+type Page struct {
+	// Limit is how many records to return at most. Zero means all.
+	Limit int
+	// After is the id of the record before the first to return. Empty starts
+	// at the oldest. An id that does not exist in the list is ErrNotFound.
+	After string
+}
+
+// Reader reads records in a transaction. Records that it returns are the
+// caller's own. Accounts and credentials that were deleted, and the
+// credentials of deleted accounts, are not found; keys are always found.
+type Reader interface {
+	Account(id string) (*Account, error)
+	// AccountByEmail finds by [EmailKey].
+	AccountByEmail(email string) (*Account, error)
+	Accounts(Page) ([]*Account, error)
+
+	Credential(id string) (*Credential, error)
+	Credentials(accountID string, page Page) ([]*Credential, error)
+
+	Key(id string) (*Key, error)
+	Keys(credentialID string, page Page) ([]*Key, error)
+	// UnendedKeys returns the credential's keys, oldest first, that are not
+	// revoked and whose ExpiresAt is not reached at now.
+	UnendedKeys(credentialID string, now Instant) ([]*Key, error)
+
+	// CredentialDigests and AccountDigests return the digests of all keys that
+	// are not revoked, of one credential or of all credentials of an account.
+	CredentialDigests(credentialID string) ([]Digest, error)
+	AccountDigests(accountID string) ([]Digest, error)
+
+	// Setting returns a value that SetSetting stored, nil if there is none.
+	Setting(name string) ([]byte, error)
+}
+
+// Tx reads and writes records in a transaction. It sees its own writes.
+//
+// Create methods answer ErrConflict if the id, or what else is unique (an
+// account's EmailKey, a key's Digest), is taken, also by a tombstone; a
+// tombstone's e-mail address is free again. Update methods replace the whole
+// record of that id, but for Number, Seq and CreatedAt, and answer ErrNotFound
+// if there is none.
+type Tx interface {
+	Reader
+
+	// CreateAccount stores an account and sets its Number to one more than the
+	// highest ever given.
+	CreateAccount(*Account) error
+	UpdateAccount(*Account) error
+
+	// CreateCredential stores a credential and sets its Seq. Its account must
+	// exist, else ErrNotFound.
+	CreateCredential(*Credential) error
+	UpdateCredential(*Credential) error
+
+	// CreateKey stores a key and sets its Seq. Its credential must exist, else
+	// ErrNotFound.
+	CreateKey(*Key) error
+	// UpdateKey replaces all of a key but its Digest, DigestKind, LastUsedAt.
+	UpdateKey(*Key) error
+
+	// RecordUses moves the LastUsedAt of keys forward, never back, and sets
+	// FirstUsedAt where it is not set. Unknown ids are passed over.
+	RecordUses([]Use) error
+
+	// SetSetting stores a small named value that is not a record.
+	SetSetting(name string, value []byte) error
+}
+
+// Use says when a key was used.
+type Use struct {
+	KeyID string
+	// First and Last are the first and the last use in the batch.
+	First, Last Instant
+}

@@ -1,0 +1,69 @@
+package keystore
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// uses collects when keys were used, for one write a while instead of one a
+// request.
+type uses struct {
+	mu      sync.Mutex
+	pending map[string]Use // by key id
+}
+
+const (
+	// useGranularity is how often one key's use is noted at most, so that a busy
+	// key takes the lock once a minute.
+	useGranularity = Instant(time.Minute / time.Millisecond)
+	// maxPendingUses bounds what is kept while the store can't be written.
+	maxPendingUses = 1 << 17
+)
+
+// note records that the key was accepted at now.
+func (u *uses) note(g *Grant, now Instant) {
+	last := g.noted.Load()
+	if now < Instant(last)+useGranularity || !g.noted.CompareAndSwap(last, int64(now)) {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.merge(Use{g.KeyID, now, now})
+}
+
+// merge adds a use to those pending. The caller holds the lock.
+func (u *uses) merge(use Use) {
+	old, ok := u.pending[use.KeyID]
+	switch {
+	case ok:
+		use = Use{use.KeyID, min(old.First, use.First), max(old.Last, use.Last)}
+	case len(u.pending) >= maxPendingUses:
+		return
+	case u.pending == nil:
+		u.pending = map[string]Use{}
+	}
+	u.pending[use.KeyID] = use
+}
+
+// flush writes what is pending; what can't be written stays pending.
+func (u *uses) flush(ctx context.Context, store Store) error {
+	u.mu.Lock()
+	batch := slices.Collect(maps.Values(u.pending))
+	u.pending = nil
+	u.mu.Unlock()
+	if len(batch) == 0 {
+		return nil
+	}
+	err := store.Update(ctx, func(tx Tx) error { return tx.RecordUses(batch) })
+	if err != nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		for _, use := range batch {
+			u.merge(use)
+		}
+	}
+	return err
+}

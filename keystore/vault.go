@@ -1,0 +1,118 @@
+package keystore
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Vault is what all keyrings over one store share, also those of
+// configurations that overlap in a reload: the store behind its [Cache], the
+// [Clock], and the uses that wait to be written.
+type Vault struct {
+	*Cache
+	clock  *Clock
+	uses   uses
+	report func(problem string, err error)
+
+	stop sync.Once
+	quit chan struct{}
+	done chan struct{}
+}
+
+const (
+	// flushInterval is how often uses are written.
+	flushInterval = 10 * time.Second
+	// clockInterval is how often the time is written.
+	clockInterval = time.Minute
+	// closeTimeout bounds the last writes.
+	closeTimeout = 5 * time.Second
+
+	clockSetting = "clock"
+)
+
+// OpenVault opens a vault over a store, which it owns from then on, with a
+// cache of at most cacheSize bytes. Report is told of what goes wrong in the
+// background; it may be called at any time until Close returns.
+func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(problem string, err error)) (*Vault, error) {
+	floor, err := lastSeen(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("reading the clock's last time: %w", err)
+	}
+	clock, behind := NewClock(floor)
+	if behind > 0 {
+		report("the system clock is behind the time this store has seen; verdicts go by the latter until it catches up",
+			fmt.Errorf("%v behind %v", behind.Round(time.Second), floor.Time().Format(time.RFC3339)))
+	}
+	cache, err := NewCache(store, cacheSize)
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{Cache: cache, clock: clock, report: report, quit: make(chan struct{}), done: make(chan struct{})}
+	go v.run()
+	return v, nil
+}
+
+// Now is the time by which verdicts are made.
+func (v *Vault) Now() Instant { return v.clock.Now() }
+
+// Close writes what is pending and closes the store. Calls that are running,
+// and later ones, answer ErrUnavailable.
+func (v *Vault) Close() error {
+	v.stop.Do(func() { close(v.quit) })
+	<-v.done
+	return v.Cache.Close()
+}
+
+// run writes uses and the time until Close.
+func (v *Vault) run() {
+	defer close(v.done)
+	flush := time.NewTicker(flushInterval)
+	defer flush.Stop()
+	clock := time.NewTicker(clockInterval)
+	defer clock.Stop()
+	for {
+		select {
+		case <-flush.C:
+			v.flushUses(context.Background())
+		case <-clock.C:
+			v.saveClock(context.Background())
+		case <-v.quit:
+			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			defer cancel()
+			v.flushUses(ctx)
+			v.saveClock(ctx)
+			return
+		}
+	}
+}
+
+func (v *Vault) flushUses(ctx context.Context) {
+	if err := v.uses.flush(ctx, v.store); err != nil {
+		v.report("the last uses of keys could not be written; they are kept and tried again", err)
+	}
+}
+
+// saveClock stores the time, so that a start with an earlier wall clock does
+// not bring expired keys back to life.
+func (v *Vault) saveClock(ctx context.Context) {
+	now := binary.BigEndian.AppendUint64(nil, uint64(v.Now()))
+	err := v.store.Update(ctx, func(tx Tx) error { return tx.SetSetting(clockSetting, now) })
+	if err != nil {
+		v.report("the time could not be written to the store", err)
+	}
+}
+
+// lastSeen is the latest time that a vault stored, zero if none did.
+func lastSeen(ctx context.Context, store Store) (seen Instant, err error) {
+	err = store.View(ctx, func(r Reader) error {
+		value, err := r.Setting(clockSetting)
+		if len(value) == 8 {
+			seen = Instant(binary.BigEndian.Uint64(value))
+		}
+		return err
+	})
+	return seen, err
+}
