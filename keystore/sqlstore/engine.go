@@ -1,0 +1,77 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
+
+// engine is everything in which one SQL database differs from another. The
+// statements are the same for all: they use $1 as placeholder, which SQLite
+// and PostgreSQL both read, and RETURNING for what the database assigned.
+type engine interface {
+	// words translates the column types in braces that the schema uses.
+	words() *strings.Replacer
+	// dialect is the name under which the migrations keep their versions.
+	dialect() goose.Dialect
+	// pointRead is the context with which the caller of ctx reads one row.
+	pointRead(ctx context.Context) context.Context
+	// classify says what an error of the driver amounts to.
+	classify(error) failure
+	// committed is called by the writer after each commit, once its updates
+	// were answered, with the number of statements that wrote.
+	committed(ctx context.Context, db *database, writes int) error
+	// backup writes a snapshot of the whole store. It needs nothing of the
+	// store from the first byte on.
+	backup(ctx context.Context, w io.Writer) error
+	// close is the last thing done to a store. The reading connections are
+	// closed already. Broken says that a commit failed with an I/O error.
+	close(db *database, broken bool) error
+}
+
+// failure is what an error of the driver amounts to.
+type failure int
+
+const (
+	// lost is any error that is not one of the others. It may have ended the
+	// transaction, so nothing that follows in it can be trusted.
+	lost failure = iota
+	// refused is an error of one statement, which changed nothing and left the
+	// transaction intact.
+	refused
+	// taken is the violation of a uniqueness. It leaves the transaction intact.
+	taken
+	// orphaned is the violation of a foreign key: there is no such parent.
+	orphaned
+	// broken is an I/O error or corruption. What the storage holds from here
+	// on is not known.
+	broken
+)
+
+// errEnded answers the use of a Reader or Tx outside of its function.
+var errEnded = errors.New("transaction has ended")
+
+// errClosed answers every method after Close.
+var errClosed = errors.New("store is closed")
+
+// unavailable wraps the cause of an operation that gave no answer.
+func unavailable(op string, cause error) error {
+	return fmt.Errorf("%s: %w: %w", op, keystore.ErrUnavailable, cause)
+}
+
+// sentinel wraps err as the contract of keystore.Store names it.
+func (f failure) sentinel(op string, err error) error {
+	switch f {
+	case taken:
+		return fmt.Errorf("%s: %w: %w", op, keystore.ErrConflict, err)
+	case orphaned:
+		return fmt.Errorf("%s: %w: %w", op, keystore.ErrNotFound, err)
+	}
+	return unavailable(op, err)
+}

@@ -1,0 +1,205 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math"
+	"sync"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
+
+// session is one transaction of the database.
+type session struct {
+	ctx    context.Context
+	engine engine
+	db     *database
+	tx     *sql.Tx
+	// bound are the prepared statements as this transaction uses them.
+	// Binding one anew for each use would cost memory until the commit.
+	bound [statements]*sql.Stmt
+	// fault is the error after which this transaction can't be trusted. The
+	// database may have rolled it back, and would then run each further
+	// statement in a transaction of its own.
+	fault error
+	// writes counts the statements that wrote.
+	writes int
+}
+
+func (s *session) statement(id statement) *sql.Stmt {
+	if s.bound[id] == nil {
+		s.bound[id] = s.tx.StmtContext(s.ctx, s.db.prepared[id])
+	}
+	if firstWrite <= id && id < savepoint {
+		s.writes++
+	}
+	return s.bound[id]
+}
+
+func (s *session) exec(id statement, args ...any) (sql.Result, error) {
+	return s.statement(id).ExecContext(s.ctx, args...)
+}
+
+// failed turns an error of the driver into one of the contract.
+func (s *session) failed(op string, err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return notFound(op)
+	}
+	if s.ctx.Err() != nil {
+		return ended(s.ctx, op)
+	}
+	if errors.Is(err, errContent) {
+		return unavailable(op, err)
+	}
+	kind := s.engine.classify(err)
+	if kind == lost || kind == broken {
+		s.fault = err
+	}
+	return kind.sentinel(op, err)
+}
+
+// reader is the Reader that a function is given for the time of its run.
+type reader struct {
+	mu sync.Mutex
+	// session is nil once the function returned.
+	session *session
+}
+
+// end makes the reader unusable. It waits for a call that is running.
+func (r *reader) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session = nil
+}
+
+// with runs do in the reader's session.
+func (r *reader) with(op string, do func(*session) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.session
+	if s == nil {
+		return unavailable(op, errEnded)
+	}
+	if s.fault != nil {
+		return unavailable(op, s.fault)
+	}
+	if err := do(s); err != nil {
+		return s.failed(op, err)
+	}
+	return nil
+}
+
+// one reads a single row.
+func one[T any](r *reader, op string, scan func(row) (T, error), id statement, args ...any) (found T, err error) {
+	err = r.with(op, func(s *session) (err error) {
+		found, err = scan(s.statement(id).QueryRowContext(s.ctx, args...))
+		return err
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return found, nil
+}
+
+// list reads all rows.
+func list[T any](r *reader, op string, scan func(row) (T, error), id statement, args ...any) (found []T, err error) {
+	err = r.with(op, func(s *session) error {
+		rows, err := s.statement(id).QueryContext(s.ctx, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			record, err := scan(rows)
+			if err != nil {
+				return err
+			}
+			found = append(found, record)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+func scanPosition(r row) (position int64, err error) {
+	err = r.Scan(&position)
+	return position, err
+}
+
+// page reads one page: id lists it, and position finds where it starts. Args
+// name the list.
+func page[T any](r *reader, op string, scan func(row) (T, error), id, position statement, p keystore.Page, args ...any) ([]T, error) {
+	after, limit := int64(0), int64(math.MaxInt64)
+	if p.Limit > 0 {
+		limit = int64(p.Limit)
+	}
+	if p.After != "" {
+		var err error
+		if after, err = one(r, op, scanPosition, position, append(args[:len(args):len(args)], p.After)...); err != nil {
+			return nil, err
+		}
+	}
+	return list(r, op, scan, id, append(args, after, limit)...)
+}
+
+func (r *reader) Account(id string) (*keystore.Account, error) {
+	return one(r, "read account", scanAccount, accountByID, id)
+}
+
+func (r *reader) AccountByEmail(email string) (*keystore.Account, error) {
+	return one(r, "read account by e-mail address", scanAccount, accountByEmail, keystore.EmailKey(email))
+}
+
+func (r *reader) Accounts(p keystore.Page) ([]*keystore.Account, error) {
+	return page(r, "list accounts", scanAccount, accountPage, accountPosition, p)
+}
+
+func (r *reader) Credential(id string) (*keystore.Credential, error) {
+	return one(r, "read credential", scanCredential, credentialByID, id)
+}
+
+func (r *reader) Credentials(accountID string, p keystore.Page) ([]*keystore.Credential, error) {
+	return page(r, "list credentials", scanCredential, credentialPage, credentialPosition, p, accountID)
+}
+
+func (r *reader) Key(id string) (*keystore.Key, error) {
+	return one(r, "read key", scanKey, keyByID, id)
+}
+
+func (r *reader) Keys(credentialID string, p keystore.Page) ([]*keystore.Key, error) {
+	return page(r, "list keys", scanKey, keyPage, keyPosition, p, credentialID)
+}
+
+func (r *reader) UnendedKeys(credentialID string, now keystore.Instant) ([]*keystore.Key, error) {
+	return list(r, "list unended keys", scanKey, unendedKeys, credentialID, int64(now))
+}
+
+func (r *reader) CredentialDigests(credentialID string) ([]keystore.Digest, error) {
+	return list(r, "list digests of credential", scanDigest, credentialDigests, credentialID)
+}
+
+func (r *reader) AccountDigests(accountID string) ([]keystore.Digest, error) {
+	return list(r, "list digests of account", scanDigest, accountDigests, accountID)
+}
+
+func scanSetting(r row) (value []byte, err error) {
+	err = r.Scan(&value)
+	if value == nil {
+		// An empty value that was set is not the same as none.
+		value = []byte{}
+	}
+	return value, err
+}
+
+func (r *reader) Setting(name string) ([]byte, error) {
+	value, err := one(r, "read setting", scanSetting, setting, name)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	return value, err
+}

@@ -1,0 +1,145 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+)
+
+// This file is the schema, as the migrations that make it. A migration that
+// was released is never changed; a change of the schema is a new one at the
+// end. Comments inside a CREATE stay in the database, where an operator who
+// opens it with a standard tool finds them.
+//
+// Types in braces are translated by the engine. All engines agree on these
+// conventions:
+//
+//   - An instant is an integer, Unix milliseconds in UTC. 0 means "not set", so
+//     that comparisons need no NULL logic.
+//   - A list or a map is JSON text; an empty one is the empty text, so that the
+//     common case is read without a JSON decoder.
+//   - Records are never deleted: a deletion leaves a tombstone with deleted_at
+//     set. So max(number) + 1 and a growing seq never give a value twice.
+
+// migrations lists the schema's versions in order, the first being version 1.
+var migrations = []string{
+	firstSchema,
+}
+
+// schemaVersion is the version that this program reads and writes.
+var schemaVersion = int64(len(migrations))
+
+const firstSchema = `
+CREATE TABLE accounts (
+	-- Who owns keys.
+	number     {integer} NOT NULL PRIMARY KEY, -- counted up from 1: also the order of creation, for lists and pages
+	id         TEXT      NOT NULL UNIQUE,      -- unique for ever, tombstones included
+	email      TEXT      NOT NULL,             -- as it was given; '' if there is none
+	email_key  TEXT      UNIQUE,               -- lower-cased email; NULL without one and in tombstones, so that the address is free again
+	active     BOOLEAN   NOT NULL,             -- false while deactivated
+	roles      TEXT      NOT NULL,             -- JSON list of texts; profile only, no verdict reads it
+	first_name TEXT      NOT NULL,
+	last_name  TEXT      NOT NULL,
+	company    TEXT      NOT NULL,
+	phone      TEXT      NOT NULL,
+	address    TEXT      NOT NULL,
+	siren      TEXT      NOT NULL,
+	attributes TEXT      NOT NULL,             -- JSON map of texts, the operator's own
+	created_at {integer} NOT NULL,
+	updated_at {integer} NOT NULL,
+	deleted_at {integer} NOT NULL              -- not 0 in a tombstone
+);
+
+CREATE TABLE credentials (
+	-- A named use of the API by an account.
+	seq         {identity},                    -- order of creation, for lists and pages
+	id          TEXT      NOT NULL UNIQUE,
+	account_id  TEXT      NOT NULL REFERENCES accounts (id),
+	package     TEXT      NOT NULL,            -- '' where no packages are declared
+	roles       TEXT      NOT NULL,            -- JSON list of texts: what a route can require
+	active      BOOLEAN   NOT NULL,            -- false while deactivated
+	description TEXT      NOT NULL,
+	allowed_ips TEXT      NOT NULL,            -- JSON list of CIDRs; '' allows all
+	metadata    TEXT      NOT NULL,            -- JSON map of texts, the operator's own
+	expires_at  {integer} NOT NULL,            -- ends every key of the credential
+	created_at  {integer} NOT NULL,
+	updated_at  {integer} NOT NULL,
+	deleted_at  {integer} NOT NULL             -- not 0 in a tombstone
+);
+
+-- The credentials of an account in order, and a page of them; the digests of
+-- an account; the foreign key.
+CREATE INDEX credentials_of_account ON credentials (account_id, seq);
+
+CREATE TABLE keys (
+	-- One secret of a credential. Its text is nowhere.
+	seq               {identity},              -- order of creation, for lists and pages
+	id                TEXT      NOT NULL UNIQUE,
+	credential_id     TEXT      NOT NULL REFERENCES credentials (id),
+	digest            {bytes}   NOT NULL UNIQUE CHECK (length(digest) = 32), -- of the text; how a presented key is found
+	digest_kind       TEXT      NOT NULL,      -- sha256, or hmac-sha256 under the operator's pepper
+	hint              TEXT      NOT NULL,      -- what can be shown of the text
+	format            TEXT      NOT NULL,      -- token, uuid, alphanumeric
+	sealed            {bytes},                 -- the text under the operator's master key; NULL unless recoverable
+	created_at        {integer} NOT NULL,
+	activates_at      {integer} NOT NULL,
+	expires_at        {integer} NOT NULL,
+	unused_expires_at {integer} NOT NULL,      -- ends the key unless it was used before
+	revoked_at        {integer} NOT NULL,
+	revoked_reason    TEXT      NOT NULL,
+	superseded_by     TEXT      NOT NULL,      -- id of the key that bounds this one
+	superseded_at     {integer} NOT NULL,
+	stops_on_use_of   TEXT      NOT NULL,      -- id of the key whose first use stops this one
+	first_used_at     {integer} NOT NULL,
+	last_used_at      {integer} NOT NULL       -- to the minute: uses are written in batches
+);
+
+-- The keys of a credential in order, and a page of them; the digests of a
+-- credential; the foreign key.
+CREATE INDEX keys_of_credential ON keys (credential_id, seq);
+
+CREATE TABLE settings (
+	-- Small named values of the program itself.
+	name  TEXT    NOT NULL PRIMARY KEY,
+	value {bytes} NOT NULL
+);
+`
+
+// migrate brings the database to schemaVersion.
+func migrate(ctx context.Context, e engine, db *sql.DB) error {
+	steps := make([]*goose.Migration, len(migrations))
+	for i, text := range migrations {
+		up := &goose.GoFunc{RunTx: runAll(e.words().Replace(text))}
+		steps[i] = goose.NewGoMigration(int64(i+1), up, nil)
+	}
+	provider, err := goose.NewProvider(e.dialect(), db, nil,
+		goose.WithGoMigrations(steps...),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return fmt.Errorf("migrate schema: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate schema: %w", err)
+	}
+	return nil
+}
+
+// runAll runs the statements of a migration, one by one, since not every
+// driver takes several at once.
+func runAll(text string) func(context.Context, *sql.Tx) error {
+	return func(ctx context.Context, tx *sql.Tx) error {
+		for statement := range strings.SplitSeq(text, ";\n") {
+			if strings.TrimSpace(statement) == "" {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,174 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// statement names one of the statements below.
+type statement int
+
+const (
+	lookup statement = iota
+
+	accountByID
+	accountByEmail
+	accountPosition
+	accountPage
+	credentialByID
+	credentialPosition
+	credentialPage
+	keyByID
+	keyPosition
+	keyPage
+	unendedKeys
+	credentialDigests
+	accountDigests
+	setting
+
+	// Those from here on write, and are prepared for the writer only.
+	insertAccount
+	updateAccount
+	insertCredential
+	updateCredential
+	insertKey
+	updateKey
+	recordUse
+	putSetting
+	savepoint
+	rollbackTo
+	release
+
+	statements
+)
+
+// firstRead and firstWrite divide the look-up, the statements that read and
+// those that write.
+const (
+	firstRead  = accountByID
+	firstWrite = insertAccount
+)
+
+const (
+	accountColumns = `number, id, email, active, roles, first_name, last_name,
+		company, phone, address, siren, attributes, created_at, updated_at, deleted_at`
+
+	credentialColumns = `c.seq, c.id, c.account_id, c.package, c.roles, c.active, c.description,
+		c.allowed_ips, c.metadata, c.expires_at, c.created_at, c.updated_at, c.deleted_at`
+
+	keyColumns = `seq, id, credential_id, digest, digest_kind, hint, format, sealed,
+		created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
+		superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at`
+)
+
+// texts are the statements, for every engine. Each is served by a primary key
+// or by an index of the schema.
+var texts = [statements]string{
+	// The request path. Everything a Grant needs, tombstones included, by the
+	// unique digest and two unique ids.
+	lookup: `SELECT k.id, k.digest_kind, k.credential_id, k.activates_at, k.expires_at,
+			k.unused_expires_at, k.first_used_at, k.revoked_at, k.superseded_by <> '',
+			c.account_id, c.package, c.roles, c.allowed_ips, c.active AND c.deleted_at = 0, c.expires_at,
+			a.number, a.email, a.active AND a.deleted_at = 0
+		FROM keys k
+		JOIN credentials c ON c.id = k.credential_id
+		JOIN accounts a ON a.id = c.account_id
+		WHERE k.digest = $1`,
+
+	accountByID:     `SELECT ` + accountColumns + ` FROM accounts WHERE id = $1 AND deleted_at = 0`,
+	accountByEmail:  `SELECT ` + accountColumns + ` FROM accounts WHERE email_key = $1 AND deleted_at = 0`,
+	accountPosition: `SELECT number FROM accounts WHERE id = $1 AND deleted_at = 0`,
+	accountPage: `SELECT ` + accountColumns + ` FROM accounts
+		WHERE number > $1 AND deleted_at = 0 ORDER BY number LIMIT $2`,
+
+	credentialByID: `SELECT ` + credentialColumns + ` FROM credentials c JOIN accounts a ON a.id = c.account_id
+		WHERE c.id = $1 AND c.deleted_at = 0 AND a.deleted_at = 0`,
+	credentialPosition: `SELECT c.seq FROM credentials c JOIN accounts a ON a.id = c.account_id
+		WHERE c.id = $2 AND c.account_id = $1 AND c.deleted_at = 0 AND a.deleted_at = 0`,
+	credentialPage: `SELECT ` + credentialColumns + ` FROM credentials c JOIN accounts a ON a.id = c.account_id
+		WHERE c.account_id = $1 AND c.seq > $2 AND c.deleted_at = 0 AND a.deleted_at = 0
+		ORDER BY c.seq LIMIT $3`,
+
+	keyByID:     `SELECT ` + keyColumns + ` FROM keys WHERE id = $1`,
+	keyPosition: `SELECT seq FROM keys WHERE id = $2 AND credential_id = $1`,
+	keyPage: `SELECT ` + keyColumns + ` FROM keys
+		WHERE credential_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`,
+	unendedKeys: `SELECT ` + keyColumns + ` FROM keys
+		WHERE credential_id = $1 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $2)
+		ORDER BY seq`,
+
+	credentialDigests: `SELECT digest FROM keys WHERE credential_id = $1 AND revoked_at = 0 ORDER BY seq`,
+	accountDigests: `SELECT k.digest FROM credentials c JOIN keys k ON k.credential_id = c.id
+		WHERE c.account_id = $1 AND k.revoked_at = 0`,
+
+	setting: `SELECT value FROM settings WHERE name = $1`,
+
+	// One more than the highest is safe because nothing else writes between
+	// the look at the highest and the commit: see the writer.
+	insertAccount: `INSERT INTO accounts (number, id, email, email_key, active, roles, first_name, last_name,
+			company, phone, address, siren, attributes, created_at, updated_at, deleted_at)
+		VALUES ((SELECT coalesce(max(number), 0) + 1 FROM accounts),
+			$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+		RETURNING number`,
+	updateAccount: `UPDATE accounts SET email = $2, email_key = $3, active = $4, roles = $5,
+			first_name = $6, last_name = $7, company = $8, phone = $9, address = $10, siren = $11,
+			attributes = $12, updated_at = $13, deleted_at = $14
+		WHERE id = $1 AND deleted_at = 0`,
+
+	// Selecting the parent makes a parent that is a tombstone as absent as one
+	// that never was: no row is inserted.
+	insertCredential: `INSERT INTO credentials (id, account_id, package, roles, active, description,
+			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)
+		SELECT $1, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+		FROM accounts WHERE id = $2 AND deleted_at = 0
+		RETURNING seq`,
+	updateCredential: `UPDATE credentials SET account_id = $2, package = $3, roles = $4, active = $5,
+			description = $6, allowed_ips = $7, metadata = $8, expires_at = $9,
+			updated_at = $10, deleted_at = $11
+		WHERE id = $1 AND deleted_at = 0`,
+
+	insertKey: `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
+			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
+			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at)
+		SELECT $1, c.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+		FROM credentials c JOIN accounts a ON a.id = c.account_id
+		WHERE c.id = $2 AND c.deleted_at = 0 AND a.deleted_at = 0
+		RETURNING seq`,
+	updateKey: `UPDATE keys SET credential_id = $2, hint = $3, format = $4, sealed = $5,
+			activates_at = $6, expires_at = $7, unused_expires_at = $8, revoked_at = $9,
+			revoked_reason = $10, superseded_by = $11, superseded_at = $12, stops_on_use_of = $13,
+			first_used_at = $14
+		WHERE id = $1`,
+
+	// A use that tells nothing new writes nothing.
+	recordUse: `UPDATE keys SET
+			first_used_at = CASE WHEN first_used_at = 0 THEN $2 ELSE first_used_at END,
+			last_used_at = CASE WHEN last_used_at < $3 THEN $3 ELSE last_used_at END
+		WHERE id = $1 AND (last_used_at < $3 OR first_used_at = 0)`,
+
+	putSetting: `INSERT INTO settings (name, value) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value`,
+
+	savepoint:  `SAVEPOINT change`,
+	rollbackTo: `ROLLBACK TO SAVEPOINT change`,
+	release:    `RELEASE SAVEPOINT change`,
+}
+
+// database is a pool of connections with the statements prepared on it.
+type database struct {
+	*sql.DB
+	prepared [statements]*sql.Stmt
+}
+
+// prepare prepares the statements from first up to but not including end.
+func (db *database) prepare(ctx context.Context, first, end statement) error {
+	for s := first; s < end; s++ {
+		stmt, err := db.PrepareContext(ctx, texts[s])
+		if err != nil {
+			return fmt.Errorf("prepare statement: %w", err)
+		}
+		db.prepared[s] = stmt
+	}
+	return nil
+}

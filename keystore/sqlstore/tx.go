@@ -1,0 +1,105 @@
+package sqlstore
+
+import (
+	"fmt"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
+
+// transaction is the Tx that a function is given for the time of its run.
+type transaction struct{ reader }
+
+// notFound is the answer where no row is.
+func notFound(op string) error { return fmt.Errorf("%s: %w", op, keystore.ErrNotFound) }
+
+// insert runs a statement that returns the number that the database assigned.
+func (t *transaction) insert(op string, assigned *int64, id statement, values []any) error {
+	number, err := one(&t.reader, op, scanPosition, id, values...)
+	if err != nil {
+		return err
+	}
+	*assigned = number
+	return nil
+}
+
+// replace runs a statement that must find its row.
+func (t *transaction) replace(op string, id statement, values []any) error {
+	var found int64
+	err := t.with(op, func(s *session) error {
+		result, err := s.exec(id, values...)
+		if err != nil {
+			return err
+		}
+		found, err = result.RowsAffected()
+		return err
+	})
+	if err == nil && found == 0 {
+		return notFound(op)
+	}
+	return err
+}
+
+func (t *transaction) CreateAccount(a *keystore.Account) error {
+	const op = "create account"
+	values, err := accountValues(a, int64(a.CreatedAt))
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return t.insert(op, &a.Number, insertAccount, values)
+}
+
+func (t *transaction) UpdateAccount(a *keystore.Account) error {
+	const op = "update account"
+	values, err := accountValues(a)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return t.replace(op, updateAccount, values)
+}
+
+func (t *transaction) CreateCredential(c *keystore.Credential) error {
+	const op = "create credential"
+	values, err := credentialValues(c, int64(c.CreatedAt))
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return t.insert(op, &c.Seq, insertCredential, values)
+}
+
+func (t *transaction) UpdateCredential(c *keystore.Credential) error {
+	const op = "update credential"
+	values, err := credentialValues(c)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return t.replace(op, updateCredential, values)
+}
+
+func (t *transaction) CreateKey(k *keystore.Key) error {
+	return t.insert("create key", &k.Seq, insertKey, insertKeyValues(k))
+}
+
+func (t *transaction) UpdateKey(k *keystore.Key) error {
+	return t.replace("update key", updateKey, updateKeyValues(k))
+}
+
+func (t *transaction) RecordUses(uses []keystore.Use) error {
+	return t.with("record uses", func(s *session) error {
+		for _, u := range uses {
+			if _, err := s.exec(recordUse, u.KeyID, int64(u.First), int64(u.Last)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (t *transaction) SetSetting(name string, value []byte) error {
+	if value == nil {
+		value = []byte{}
+	}
+	return t.with("set setting", func(s *session) error {
+		_, err := s.exec(putSetting, name, value)
+		return err
+	})
+}

@@ -1,0 +1,5 @@
+package sqlstore_test
+
+import "testing"
+
+func lax(*testing.T) {}
