@@ -1,7 +1,6 @@
 package dialect
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
 
@@ -231,9 +231,9 @@ func (f *Finder) isCookie(name string) bool {
 	return slices.Contains(f.cookies, strings.TrimSpace(name))
 }
 
-// Strip takes every key location out of the request and returns it. Other
-// headers, cookies and bytes of the query stay as they are and in their order.
-func (f *Finder) Strip(r *http.Request) *http.Request {
+// Strip takes every key location out of the request. Other headers, cookies and
+// bytes of the query stay as they are and in their order.
+func (f *Finder) Strip(r *http.Request) {
 	if f.bearer {
 		f.stripBearer(r.Header)
 	}
@@ -244,9 +244,8 @@ func (f *Finder) Strip(r *http.Request) *http.Request {
 		f.stripCookies(r.Header)
 	}
 	if len(f.queries) > 0 && r.URL.RawQuery != "" {
-		r = f.stripURLs(r)
+		f.stripURLs(r)
 	}
-	return r
 }
 
 // stripBearer deletes the header if any of its values is a bearer token: a
@@ -263,20 +262,21 @@ func (f *Finder) stripBearer(h http.Header) {
 // stripURLs takes keys out of the query, and out of what Caddy keeps of the
 // original request: placeholders such as {http.request.orig_uri}, FastCGI and
 // error routes read that.
-func (f *Finder) stripURLs(r *http.Request) *http.Request {
+func (f *Finder) stripURLs(r *http.Request) {
 	query, stripped := f.stripQuery(r.URL.RawQuery)
 	if !stripped {
-		return r
+		return
 	}
 	r.URL.RawQuery = query
 	r.RequestURI = r.URL.RequestURI()
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if !ok {
-		return r
+		return
 	}
 	original.URL.RawQuery, _ = f.stripQuery(original.URL.RawQuery)
-	original.RequestURI = original.URL.RequestURI()
-	return r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.request.orig_uri", original.URL.RequestURI())
+	}
 }
 
 // stripQuery removes each pair that is a key location, with the separator that

@@ -44,7 +44,7 @@ const (
 	realm = `realm="api_keys"`
 
 	// StoreRetryAfter is what a client should wait while the store is away, in
-// seconds.
+	// seconds.
 	StoreRetryAfter = 5
 )
 

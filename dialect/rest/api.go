@@ -1,0 +1,189 @@
+package rest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/go-json-experiment/json"
+	"go.uber.org/zap"
+
+	"github.com/caddy-apikeys/caddy-apikeys/dialect"
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
+
+// API is the handlers of the management API, whoever calls.
+type API struct {
+	keyring func(context.Context) (*keystore.Keyring, error)
+	logger  *zap.Logger
+}
+
+// New makes the API over a keyring, which is asked for at each call. An error
+// means that it is not to be had now; it is for the log.
+func New(keyring func(context.Context) (*keystore.Keyring, error), logger *zap.Logger) *API {
+	return &API{keyring, logger}
+}
+
+// route is one call of the API. Every request passes [API.serve], which checks
+// what the route says before it acts.
+type route struct {
+	pattern string
+	// open says that the call is not for operators only: other holders have it
+	// for what is their own.
+	open bool
+	// query names the parameters that the call knows.
+	query []string
+	act   action
+}
+
+// action is what a call does. An error changes nothing and is answered by
+// [API.fail].
+type action func(*call) (reply, error)
+
+const (
+	forOperators = false
+	forHolders   = true
+)
+
+var pageParameters = []string{"limit", "after"}
+
+// everywhere is the calls of both places. A pattern with a name in a segment
+// stands after those that have a word there.
+var everywhere = []route{
+	{"POST /accounts", forOperators, nil, withBody(createAccount)},
+	{"GET /accounts", forOperators, []string{"email", "limit", "after"}, listAccounts},
+	{"GET /accounts/{account}", forHolders, nil, showAccount},
+	{"PATCH /accounts/{account}", forOperators, nil, withBody(updateAccount)},
+	{"DELETE /accounts/{account}", forOperators, nil, deleteAccount},
+
+	{"POST /accounts/{account}/credentials", forOperators, nil, withBody(createCredential)},
+	{"GET /accounts/{account}/credentials", forHolders, pageParameters, listCredentials},
+	{"GET /credentials/{credential}", forHolders, nil, showCredential},
+	{"PATCH /credentials/{credential}", forOperators, nil, withBody(updateCredential)},
+	{"DELETE /credentials/{credential}", forOperators, nil, deleteCredential},
+	{"POST /credentials/{credential}/rotate", forHolders, nil, withBody(rotateCredential)},
+
+	{"GET /credentials/{credential}/keys", forHolders, pageParameters, listKeys},
+	{"POST /keys/verify", forOperators, nil, withBody(verifyKey)},
+	{"GET /keys/{key}", forHolders, nil, showKey},
+	{"PATCH /keys/{key}", forHolders, nil, withBody(updateKey)},
+	{"POST /keys/{key}/revoke", forHolders, nil, withBody(revokeKey)},
+}
+
+// withKey is the calls about the presented key.
+var withKey = []route{
+	{"GET /self", forHolders, nil, showSelf},
+	{"POST /self/rotate", forHolders, nil, withBody(rotateSelf)},
+}
+
+// OperatorRoutes is the API for a place where every caller is the operator,
+// such as Caddy's admin endpoint. It answers a snapshot that backup writes at
+// GET /backup.
+func (api *API) OperatorRoutes(base string, backup func(context.Context, io.Writer) error) *dialect.Routes {
+	routes := api.routes(base, func(http.ResponseWriter, *http.Request) (caller, bool) {
+		return caller{}, true
+	}, everywhere)
+	routes.Handle("GET /backup", api.backup(backup))
+	return routes
+}
+
+// holderRoutes is the API for a place where callers present keys.
+func (api *API) holderRoutes(base string, identify identifier) *dialect.Routes {
+	return api.routes(base, identify, everywhere, withKey)
+}
+
+// identifier tells who calls. Whom it does not let in, it answers.
+type identifier func(http.ResponseWriter, *http.Request) (caller, bool)
+
+func (api *API) routes(base string, identify identifier, tables ...[]route) *dialect.Routes {
+	routes := dialect.NewRoutes(base, api.notAllowed)
+	routes.Handle("GET /openapi.yaml", serveDocument)
+	for _, table := range tables {
+		for _, rt := range table {
+			routes.Handle(rt.pattern, api.handler(base, rt, identify))
+		}
+	}
+	return routes
+}
+
+func (api *API) handler(base string, rt route, identify identifier) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		from, ok := identify(w, r)
+		if !ok {
+			return
+		}
+		out, err := api.serve(rt, &call{Request: r, w: w, caller: from, base: base})
+		if err == nil {
+			err = out.write(w)
+		}
+		if err != nil {
+			api.fail(w, r, err)
+		}
+	}
+}
+
+// serve runs a call: may its caller make it, is the query one, does what the
+// path names exist and is it the caller's to see? Only then is the body read.
+func (api *API) serve(rt route, c *call) (reply, error) {
+	if !rt.open && !c.caller.isOperator() {
+		return reply{}, refuse(keystore.ErrForbidden, "", "the presented key may not do this: it takes the role "+keystore.RoleOperator)
+	}
+	if err := c.readQuery(rt.query); err != nil {
+		return reply{}, err
+	}
+	var err error
+	if c.keyring, err = api.keyring(c.Context()); err != nil {
+		return reply{}, fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
+	}
+	if err := c.findOwn(); err != nil {
+		return reply{}, err
+	}
+	return rt.act(c)
+}
+
+// call is one request to the API.
+type call struct {
+	*http.Request
+	w       http.ResponseWriter
+	caller  caller
+	base    string
+	query   url.Values
+	keyring *keystore.Keyring
+}
+
+// reply is what a call answers when it is done.
+type reply struct {
+	status int
+	// location is the path of what was made, empty where nothing was.
+	location string
+	body     any // nil where there is none
+}
+
+func ok(body any) (reply, error) { return reply{status: http.StatusOK, body: body}, nil }
+
+func (c *call) created(kind, id string, body any) (reply, error) {
+	return reply{http.StatusCreated, c.base + "/" + kind + "/" + id, body}, nil
+}
+
+var done = reply{status: http.StatusNoContent}
+
+// write sends the reply. After an error nothing is sent.
+func (out reply) write(w http.ResponseWriter) error {
+	var body []byte
+	if out.body != nil {
+		var err error
+		if body, err = json.Marshal(out.body); err != nil {
+			return fmt.Errorf("writing an answer: %w", err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+	}
+	if out.location != "" {
+		w.Header().Set("Location", out.location)
+	}
+	w.WriteHeader(out.status)
+	_, _ = w.Write(body)
+	return nil
+}
