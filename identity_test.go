@@ -93,25 +93,6 @@ var forgeries = []struct{ name, headers string }{
 	{"folded", "X-Other: a\r\n X-Account-Id: forged\r\n"},
 }
 
-// TestIdentityIsOursAlone sends forged identity over a raw socket, with a key
-// and where none is needed, to a server that lets underscores and dots through.
-func TestIdentityIsOursAlone(t *testing.T) {
-	for name, block := range map[string]string{"enforced": "", "anonymous": "anonymous allow", "off": "enforce off"} {
-		t.Run(name, func(t *testing.T) {
-			g := startWith(t, "", block)
-			issued := g.issue(keystore.Credential{Roles: []string{"r"}})
-			for _, f := range forgeries {
-				key := ""
-				if block == "" {
-					key = "X-API-Key: " + issued.Text + "\r\n"
-				}
-				g.raw("GET / HTTP/1.1\r\nHost: " + g.addr + "\r\n" + key + f.headers + "Connection: close\r\n\r\n")
-				checkIdentity(t, g, f.name, block == "", issued)
-			}
-		})
-	}
-}
-
 func checkIdentity(t *testing.T, g *gateway, forgery string, accepted bool, issued *keystore.Issued) {
 	t.Helper()
 	id, err := newIdentity(nil, false, &dialect.Finder{})

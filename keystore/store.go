@@ -26,7 +26,8 @@ var (
 // decided in [Keyring]. All methods may be called concurrently, also after
 // Close, and then answer ErrUnavailable.
 //
-// Reads see every Update that returned before they started.
+// Reads see every Update that returned before they started. A read whose context
+// ends answers ErrUnavailable that is the context's error too.
 type Store interface {
 	// Lookup returns the grant of the key whose digest is given, whatever its
 	// state, tombstones included, with a fresh Grant at each call. The error
@@ -39,7 +40,9 @@ type Store interface {
 	// Update runs change in a transaction, and returns nil only after the
 	// change is durable. If change returns an error, that error is returned and
 	// nothing was changed. The function may be run more than once, and in
-	// another goroutine: it makes no ids, no secrets and no other effects.
+	// another goroutine: it makes no ids, no secrets and no other effects. It
+	// calls neither Update nor Close of the store, and returns every error of
+	// its Tx but ErrNotFound, after which some engines can't go on.
 	// A context that ends before the transaction started abandons it with
 	// the context's error; later it is ignored, so that the answer is the
 	// outcome.
@@ -49,7 +52,8 @@ type Store interface {
 	// own format, while reads and updates go on.
 	Backup(ctx context.Context, w io.Writer) error
 
-	// Close releases the store. It waits for the update that is running.
+	// Close releases the store. It waits for the update that is running, and
+	// may be called again.
 	Close() error
 }
 
@@ -58,13 +62,17 @@ type Page struct {
 	// Limit is how many records to return at most. Zero means all.
 	Limit int
 	// After is the id of the record before the first to return. Empty starts
-	// at the oldest. An id that does not exist in the list is ErrNotFound.
+	// at the oldest. An id that is not in the list, also because its record was
+	// deleted meanwhile, is ErrNotFound.
 	After string
 }
 
 // Reader reads records in a transaction. Records that it returns are the
 // caller's own. Accounts and credentials that were deleted, and the
-// credentials of deleted accounts, are not found; keys are always found.
+// credentials of deleted accounts, are not found; keys are always found. The
+// list of an owner that does not exist is empty. Empty lists and maps are read
+// back as empty, whether they were nil or not. A Reader or Tx that is used after
+// its function returned answers an error.
 type Reader interface {
 	Account(id string) (*Account, error)
 	// AccountByEmail finds by [EmailKey].
@@ -95,7 +103,7 @@ type Reader interface {
 // account's EmailKey, a key's Digest), is taken, also by a tombstone; a
 // tombstone's e-mail address is free again. Update methods replace the whole
 // record of that id, but for Number, Seq and CreatedAt, and answer ErrNotFound
-// if there is none.
+// if there is none, or a tombstone. Nothing is created under a tombstone.
 type Tx interface {
 	Reader
 
