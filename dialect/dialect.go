@@ -20,6 +20,10 @@ const Namespace = "http.api_keys.dialects"
 // Dialect is one key-management API, spoken as its clients expect: paths,
 // parameters, envelopes, status codes. Mount is called once, while the
 // configuration is provisioned; the other methods concurrently, after it.
+//
+// To be named in a Caddyfile, a dialect is a caddyfile.Unmarshaler too. Its
+// tokens begin with its name and, if there is one, the base path, which the
+// gateway reads; its own options are the block that follows.
 type Dialect interface {
 	// Mount gives the dialect its place and what it works on. It does no I/O:
 	// the store may not be open yet.
