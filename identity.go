@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
@@ -34,8 +35,8 @@ var identityFields = []struct {
 type identity struct {
 	// headers are the canonical names by the index of identityFields; nil if off.
 	headers []string
-	// guarded are the names that no client may send, folded; lengths has a bit
-	// for the length of each.
+	// guarded are the names that no client may send; lengths has a bit for the
+	// length of each.
 	guarded []string
 	lengths uint64
 }
@@ -72,7 +73,7 @@ func newIdentity(names map[string]string, off bool, keys *dialect.Finder) (ident
 			return identity{}, fmt.Errorf("identity_header %s %s: another identity header has this name; use another", f.field, name)
 		}
 		id.headers = append(id.headers, name)
-		id.guarded = append(id.guarded, fold(name))
+		id.guarded = append(id.guarded, name)
 		id.lengths |= 1 << len(name)
 	}
 	if off {
@@ -103,23 +104,40 @@ func fieldNames() []string {
 	return names
 }
 
-// fold spells a header name as servers behind a gateway may read it: in lower
-// case, with '_' and '.' like '-'.
-func fold(name string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case c == '_' || c == '.':
-			return '-'
-		case 'A' <= c && c <= 'Z':
-			return c + 'a' - 'A'
+// fold spells a byte of a header name as servers behind a gateway may read it:
+// in lower case, with '_' and '.' like '-'.
+func fold(c byte) byte {
+	switch {
+	case c == '_' || c == '.':
+		return '-'
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// sameFolded reports whether two header names of equal length are the same to
+// some server.
+func sameFolded(a, b string) bool {
+	for i := range len(a) {
+		if fold(a[i]) != fold(b[i]) {
+			return false
 		}
-		return c
-	}, name)
+	}
+	return true
 }
 
 // guards reports whether a header of this name is ours alone to send.
 func (id *identity) guards(name string) bool {
-	return len(name) < 64 && id.lengths&(1<<len(name)) != 0 && slices.Contains(id.guarded, fold(name))
+	if len(name) > 63 || id.lengths&(1<<len(name)) == 0 {
+		return false
+	}
+	for _, guarded := range id.guarded {
+		if len(guarded) == len(name) && sameFolded(guarded, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // scrub deletes identity that the client claims: headers in any spelling,
@@ -198,9 +216,10 @@ func (id *identity) attach(r *http.Request, g *keystore.Grant) {
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(func(key string) (any, bool) { return placeholder(g, key) })
 	}
-	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("api_key_id", g.KeyID))
-		extra.Add(zap.String("api_credential_id", g.CredentialID))
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && srv != nil && srv.Logs != nil {
+		if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+			extra.Add(zap.Inline(logFields{g}))
+		}
 	}
 	// Every request needs slices of its own: Caddy's header replacements write
 	// into them. One array holds them all.
@@ -211,6 +230,17 @@ func (id *identity) attach(r *http.Request, g *keystore.Grant) {
 			r.Header[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
+}
+
+// logFields are what the access log says of an accepted request, beside the
+// user_id that Caddy takes from the placeholder.
+type logFields struct{ *keystore.Grant }
+
+// MarshalLogObject adds the ids.
+func (f logFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("api_key_id", f.KeyID)
+	enc.AddString("api_credential_id", f.CredentialID)
+	return nil
 }
 
 const placeholderPrefix = "http.auth.user."
