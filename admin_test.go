@@ -34,6 +34,23 @@ func (g *gateway) wantOnAdmin(status int, code, method, target, body string) ans
 	return a
 }
 
+// settleAdmin waits until the admin endpoint of the former configuration is
+// gone: for a moment after a load, its listener still takes connections that
+// nobody answers.
+func (g *gateway) settleAdmin() {
+	http.DefaultClient.CloseIdleConnections()
+	for answered := 0; answered < 20; {
+		resp, err := http.Get("http://" + g.admin + "/config/")
+		if err != nil {
+			answered = 0
+			continue
+		}
+		resp.Body.Close()
+		http.DefaultClient.CloseIdleConnections() // the next one is a new connection
+		answered++
+	}
+}
+
 func TestTheAdminEndpointManagesKeysThatSitesTake(t *testing.T) {
 	g := startWith(t, "", "dialect rest /keys-api")
 	g.wantOnAdmin(201, "", "POST", "/api_keys/accounts", `{"id":"acme"}`)
@@ -81,6 +98,7 @@ func TestWithoutTheAppTheAdminEndpointSaysSo(t *testing.T) {
 	g.wantOnAdmin(404, "not_configured", "GET", "/api_keys/accounts", "")
 	g.wantOnAdmin(404, "not_configured", "GET", "/api_keys/backup", "")
 	g.load(strings.NewReplacer("{global}", "", "{block}", "").Replace(minimal))
+	g.settleAdmin()
 	g.wantOnAdmin(200, "", "GET", "/api_keys/accounts", "")
 }
 
@@ -93,6 +111,7 @@ func TestTheAdminEndpointFollowsAReload(t *testing.T) {
 	g := startWith(t, "", "")
 	g.wantOnAdmin(201, "", "POST", "/api_keys/accounts", `{"id":"first"}`)
 	g.load(strings.NewReplacer("{global}", "key_prefix acme", "{block}", "").Replace(minimal))
+	g.settleAdmin()
 	made := g.wantOnAdmin(201, "", "POST", "/api_keys/accounts/first/credentials", "")
 	if !strings.Contains(string(made.body), `"secret":"acme_`) {
 		t.Errorf("the key is not of the new configuration: %s", made.body)

@@ -21,7 +21,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
-	httpcaddyfile.RegisterHandlerDirective("api_keys", parseHandler)
+	httpcaddyfile.RegisterDirective("api_keys", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("api_keys", httpcaddyfile.Before, "basic_auth")
 }
 
@@ -187,9 +187,30 @@ func parseFormat(d *caddyfile.Dispenser, p *Package) error {
 //	    forward_key
 //	    errors <dialect>
 //	}
-func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+//
+// It makes a route of its own. Caddy merges neighbouring routes whose matchers
+// are equal, and of a named route ("&(name)") whose directives became one route
+// it keeps the first handler only: the check of keys would be lost without a
+// word behind a header or rewrite directive. An empty list of matchers matches
+// everything, as none does, but is not equal to it.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next() // the directive's name
+	matchers, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	handler := new(Handler)
-	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	values := h.NewRoute(matchers, handler)
+	for i := range values {
+		if route, ok := values[i].Value.(caddyhttp.Route); ok && route.MatcherSetsRaw == nil {
+			route.MatcherSetsRaw = caddyhttp.RawMatcherSets{}
+			values[i].Value = route
+		}
+	}
+	return values, nil
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens; see the

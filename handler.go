@@ -132,13 +132,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.finder, err = dialect.NewFinder(h.From); err != nil {
 		return fmt.Errorf("api_keys: from %w", err)
 	}
-	redactLocations(h.From)
 	if h.identity, err = newIdentity(h.IdentityHeaders, h.IdentityHeadersOff, h.finder); err != nil {
 		return fmt.Errorf("api_keys: %w", err)
 	}
 	if h.requirement, err = h.resolveRequire(); err != nil {
 		return fmt.Errorf("api_keys: %w", err)
 	}
+	redactLocations(h.From)
 	return h.loadDialects(ctx)
 }
 

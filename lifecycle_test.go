@@ -85,7 +85,8 @@ func (g *gateway) accepted(client *http.Client, key string) error {
 	}
 	r.Header.Set("X-API-Key", key)
 	resp, err := client.Do(r)
-	for try := 1; err != nil && try < 5; try++ {
+	for try := 1; err != nil && try < 20; try++ {
+		time.Sleep(time.Duration(try) * time.Millisecond)
 		resp, err = client.Do(r)
 	}
 	if err != nil {

@@ -215,24 +215,31 @@ func (p Package) domain() keystore.Package {
 }
 
 // Start opens the store, so that a configuration whose store can't be had is
-// refused, and warns of logs that would write keys in clear.
+// refused, and warns of what undoes its promises.
 func (app *App) Start() error {
 	if _, err := app.open(context.Background()); err != nil {
 		return err
 	}
-	app.warnOfLeaks()
+	app.warn()
 	return nil
 }
 
-// warnOfLeaks names each log that would write keys in clear.
-func (app *App) warnOfLeaks() {
-	var access []string
-	if web, err := app.ctx.AppIfConfigured("http"); err == nil {
-		access = accessLoggerNames(web.(*caddyhttp.App))
+// warn names what the rest of the configuration does to the promises: logs that
+// would write keys in clear, and ways around the check of keys.
+func (app *App) warn() {
+	var web *caddyhttp.App
+	if module, err := app.ctx.AppIfConfigured("http"); err == nil {
+		web = module.(*caddyhttp.App)
+	} else {
+		web = new(caddyhttp.App)
 	}
-	for _, name := range leakingLogs(app.ctx, access) {
+	for _, name := range leakingLogs(app.ctx, accessLoggerNames(web)) {
 		app.logger.Warn("this log would write API keys in clear: give it the encoder \"format api_keys\"",
 			zap.String("log", name))
+	}
+	for _, name := range ungatedErrorRoutes(web) {
+		app.logger.Warn("an error route proxies without api_keys before it, and some requests reach error routes without a key: write api_keys in it too, or do not proxy there",
+			zap.String("server", name))
 	}
 }
 
