@@ -291,7 +291,10 @@ func parseFrom(d *caddyfile.Dispenser, h *Handler) error {
 		l.Name = args[1]
 	}
 	h.From = append(h.From, l)
-	return at(d, checkLocations(h.From))
+	if _, err := dialect.NewFinder(h.From); err != nil {
+		return d.Errf("from %w", err)
+	}
+	return nil
 }
 
 func parseRequire(d *caddyfile.Dispenser, h *Handler) error {

@@ -501,9 +501,9 @@ func TestOnlyTheExactSpellingIsAManagementRoute(t *testing.T) {
 
 // outcome is what a request led to.
 type outcome struct {
-	status                         string
-	text                           string
-	reached, accounts, newAccounts int
+	status               string
+	text                 string
+	reached, newAccounts int
 }
 
 // ask sends bytes and looks at what they did.

@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -126,9 +124,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if len(h.From) == 0 {
 		h.From = dialect.DefaultLocations()
 	}
-	if err := checkLocations(h.From); err != nil {
-		return fmt.Errorf("api_keys: %w", err)
-	}
 	if h.finder, err = dialect.NewFinder(h.From); err != nil {
 		return fmt.Errorf("api_keys: from %w", err)
 	}
@@ -140,29 +135,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	redactLocations(h.From)
 	return h.loadDialects(ctx)
-}
-
-// checkLocations refuses a location twice, under which every key would count as
-// two, and headers that are never a key's.
-func checkLocations(locations []dialect.Location) error {
-	seen := map[dialect.Location]bool{}
-	for _, l := range locations {
-		if err := l.Validate(); err != nil {
-			return fmt.Errorf("from %w", err)
-		}
-		text := strings.TrimSpace(l.In + " " + l.Name)
-		if l.In == dialect.InHeader {
-			l.Name = textproto.CanonicalMIMEHeaderKey(l.Name)
-			if slices.Contains(notForUs, l.Name) {
-				return fmt.Errorf("from %s: servers give this header a meaning of its own; use another, such as X-API-Key", text)
-			}
-		}
-		if seen[l] {
-			return fmt.Errorf("from %s: it is given twice; write it once", text)
-		}
-		seen[l] = true
-	}
-	return nil
 }
 
 // redactLocations keeps the locations out of logs, for as long as the process

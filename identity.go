@@ -41,13 +41,8 @@ type identity struct {
 	lengths uint64
 }
 
-// notForUs are headers that mean something else to a server, or that a proxy
-// drops or writes itself (RFC 9110, 7.6.1).
-var notForUs = []string{
-	"Authorization", "Connection", "Content-Length", "Content-Type", "Cookie", "Expect", "Host", "Keep-Alive",
-	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
-}
+// maxHeaderName is the longest name of an identity header: lengths has 64 bits.
+const maxHeaderName = 63
 
 // newIdentity checks the names of identity headers.
 func newIdentity(names map[string]string, off bool, keys *dialect.Finder) (identity, error) {
@@ -88,10 +83,11 @@ func checkIdentityHeader(field, name string) error {
 	switch {
 	case !slices.Contains(fieldNames(), field):
 		return fmt.Errorf("identity_header %q: use one of: %s", field, strings.Join(fieldNames(), ", "))
-	case dialect.ValidateHeaderName(name) != nil || len(name) > 63:
-		return fmt.Errorf("identity_header %s %q: use a header name of at most 63 letters, digits and '-'", field, name)
-	case slices.Contains(notForUs, textproto.CanonicalMIMEHeaderKey(name)):
-		return fmt.Errorf("identity_header %s %s: servers give this header a meaning of its own; use another", field, name)
+	case len(name) > maxHeaderName:
+		return fmt.Errorf("identity_header %s: the name has %d characters; use at most %d", field, len(name), maxHeaderName)
+	}
+	if err := dialect.ValidateHeaderName(name); err != nil {
+		return fmt.Errorf("identity_header %s %w", field, err)
 	}
 	return nil
 }
@@ -129,7 +125,7 @@ func sameFolded(a, b string) bool {
 
 // guards reports whether a header of this name is ours alone to send.
 func (id *identity) guards(name string) bool {
-	if len(name) > 63 || id.lengths&(1<<len(name)) == 0 {
+	if len(name) > maxHeaderName || id.lengths&(1<<len(name)) == 0 {
 		return false
 	}
 	for _, guarded := range id.guarded {

@@ -65,23 +65,35 @@ func (l Location) Validate() error {
 
 // validateHeader refuses what can't be a header of a key.
 func validateHeader(name string) error {
-	if err := ValidateHeaderName(name); err != nil {
-		return err
-	}
 	switch textproto.CanonicalMIMEHeaderKey(name) {
 	case "Authorization":
 		return errors.New("header Authorization: use bearer instead")
 	case "Cookie":
 		return errors.New("header Cookie: use cookie <name> instead")
 	}
+	if err := ValidateHeaderName(name); err != nil {
+		return fmt.Errorf("header %w, such as X-API-Key", err)
+	}
 	return nil
 }
 
-// ValidateHeaderName refuses what is no header name, or one that Caddy does not
-// let through: it drops request headers whose name holds '_' or '.'.
+// reservedHeaders are headers that mean something else to a server, or that a
+// proxy drops or writes itself (RFC 9110, 7.6.1).
+var reservedHeaders = []string{
+	"Authorization", "Connection", "Content-Length", "Content-Type", "Cookie", "Expect", "Host", "Keep-Alive",
+	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+}
+
+// ValidateHeaderName refuses what is no name for a header of ours: one that is
+// none at all, one that Caddy does not let through (it drops request headers
+// whose name holds '_' or '.'), and one that means something else.
 func ValidateHeaderName(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) || strings.ContainsAny(name, "_.") {
-		return fmt.Errorf("header %q: use letters, digits and '-', such as X-API-Key", name)
+		return fmt.Errorf("%q: use letters, digits and '-'", name)
+	}
+	if slices.Contains(reservedHeaders, textproto.CanonicalMIMEHeaderKey(name)) {
+		return fmt.Errorf("%s: servers give this header a meaning of its own; use another", name)
 	}
 	return nil
 }
@@ -95,13 +107,23 @@ type Finder struct {
 	refusals [keystore.Verdicts]Refusal
 }
 
-// NewFinder prepares the search in locations.
+// NewFinder prepares the search in locations. It refuses a location twice, under
+// which every key would count as two.
 func NewFinder(locations []Location) (*Finder, error) {
 	f := &Finder{}
+	seen := map[Location]bool{}
 	for _, l := range locations {
 		if err := l.Validate(); err != nil {
 			return nil, err
 		}
+		same := l
+		if l.In == InHeader {
+			same.Name = textproto.CanonicalMIMEHeaderKey(l.Name)
+		}
+		if seen[same] {
+			return nil, fmt.Errorf("%s: it is given twice; write it once", strings.TrimSpace(l.In+" "+l.Name))
+		}
+		seen[same] = true
 		switch l.In {
 		case InBearer:
 			f.bearer = true
