@@ -49,7 +49,16 @@ func addCommands(cmd *cobra.Command) {
 	flags.StringP("config", "c", "", "Configuration file in which to find the address")
 	flags.StringP("adapter", "a", "", "Name of the adapter to apply to the configuration file")
 	flags.Bool("json", false, "Print the JSON of the API")
+	needsCommand(cmd)
 	cmd.AddCommand(accountCommand(), issueCommand(), rotateCommand(), revokeCommand(), listCommand(), verifyCommand(), backupCommand())
+}
+
+// needsCommand has a command that only groups others say what they are, and
+// refuse a word that is none of them: without it a misspelt "revoke" would end
+// in success.
+func needsCommand(cmd *cobra.Command) {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // withClient makes a command's function of one that wants a client.
@@ -140,7 +149,7 @@ func issueKey(cmd *cobra.Command, c *adminClient, _ []string) error {
 	}
 	made, raw, err := decoded[issuedAnswer](cmd.Context(), c, http.MethodPost, path, body)
 	if err != nil {
-		return err
+		return fmt.Errorf("account %s: %w", account, err)
 	}
 	if wantsJSON(cmd) {
 		return printRaw(cmd, raw)

@@ -128,6 +128,7 @@ keys of the account refused until it is active again.`,
 	addAccountFlags(update)
 	update.Flags().Bool("active", true, "Whether the account's keys work")
 
+	needsCommand(cmd)
 	cmd.AddCommand(create, update,
 		&cobra.Command{
 			Use: "list", Short: "Lists accounts", Args: cobra.NoArgs, RunE: withClient(listAccounts),

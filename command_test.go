@@ -275,7 +275,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	addCommands(cmd)
 	var check func(*cobra.Command)
 	check = func(c *cobra.Command) {
-		if c.Long == "" || c.HasParent() && c.Short == "" || c.Runnable() && c.Example == "" {
+		if c.Long == "" || c.HasParent() && c.Short == "" || !c.HasSubCommands() && c.Example == "" {
 			t.Errorf("%s lacks a short or long text, or an example", c.CommandPath())
 		}
 		for _, sub := range c.Commands() {
@@ -283,4 +283,16 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		}
 	}
 	check(cmd)
+}
+
+// TestAMisspeltCommandFails: a script that believes to have revoked must not.
+func TestAMisspeltCommandFails(t *testing.T) {
+	for _, args := range [][]string{{"revok", "x"}, {"account", "delet", "x"}, {"unknown"}} {
+		root := &cobra.Command{Use: "api-keys", SilenceErrors: true, SilenceUsage: true}
+		addCommands(root)
+		root.SetArgs(args)
+		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), "unknown command") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
 }

@@ -158,7 +158,8 @@ var wrongCaddyfiles = []wrong{
 	{"cache_size below zero", "cache_size -1", "", globalLine, []string{"cache_size", `"-1"`, "such as 64MiB"}},
 	{"cache_size of nothing", "cache_size 0", "", globalLine, []string{"cache_size", `"0"`, "such as 64MiB"}},
 	{"cache_size beyond measure", "cache_size 10EiB", "", globalLine, []string{"cache_size", `"10EiB"`, "such as 64MiB"}},
-	{"cache_size that is too small", "cache_size 64kB", "", globalLine, []string{"cache_size", "64000", "at least 65536 bytes"}},
+	{"cache_size that is too small", "cache_size 64kB", "", globalLine, []string{"cache_size", "64000", "at least 65536"}},
+	{"cache_size that is too large", "cache_size 2TiB", "", globalLine, []string{"cache_size", "2199023255552", "at most 1099511627776"}},
 	{"cache_size twice", "cache_size 1MiB\ncache_size 1MiB", "", globalLine + 1, []string{"cache_size", "twice"}},
 
 	{"key_prefix without a prefix", "key_prefix", "", globalLine, []string{"key_prefix", "use: key_prefix <prefix>"}},

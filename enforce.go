@@ -66,9 +66,10 @@ func (h *Handler) strip(r *http.Request) {
 }
 
 // isPreflight reports whether the request is a CORS preflight (Fetch standard,
-// 3.2.2), which browsers send without credentials.
+// 3.2.2), which browsers send without credentials. None asks for an upgrade:
+// that would be a tunnel to the upstream, in which anything can follow.
 func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions &&
+	return r.Method == http.MethodOptions && len(r.Header["Upgrade"]) == 0 &&
 		r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 

@@ -185,8 +185,8 @@ func (app *App) resolveConfig() error {
 }
 
 func checkCacheSize(size int64) error {
-	if size < keystore.MinCacheSize {
-		return fmt.Errorf("cache_size %d: use at least %d bytes, such as 64MiB", size, keystore.MinCacheSize)
+	if size < keystore.MinCacheSize || size > keystore.MaxCacheSize {
+		return fmt.Errorf("cache_size %d: use at least %d and at most %d bytes, such as 64MiB", size, keystore.MinCacheSize, keystore.MaxCacheSize)
 	}
 	return nil
 }

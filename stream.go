@@ -19,8 +19,8 @@ var streams streamSet
 const (
 	// recheckInterval is how often the key of a stream is judged again.
 	recheckInterval = 250 * time.Millisecond
-	// recheckTimeout bounds one look into the store, so that a store that hangs
-	// does not keep the other streams from being judged.
+	// recheckTimeout bounds the looks into the store of one round, so that a store
+	// that hangs does not keep the other streams from being judged by the clock.
 	recheckTimeout = 250 * time.Millisecond
 )
 
@@ -104,9 +104,15 @@ func (set *streamSet) run() {
 		if open == nil {
 			return
 		}
-		for _, s := range open {
-			s.recheck()
-		}
+		recheck(open)
+	}
+}
+
+func recheck(open []*stream) {
+	ctx, cancel := context.WithTimeout(context.Background(), recheckTimeout)
+	defer cancel()
+	for _, s := range open {
+		s.recheck(ctx)
 	}
 }
 
@@ -126,9 +132,7 @@ func (set *streamSet) snapshot() []*stream {
 }
 
 // recheck ends the stream if its key would not be accepted any more.
-func (s *stream) recheck() {
-	ctx, cancel := context.WithTimeout(context.Background(), recheckTimeout)
-	defer cancel()
+func (s *stream) recheck(ctx context.Context) {
 	grant, verdict := s.keyring.Recheck(ctx, s.grant, s.request)
 	s.grant = grant
 	if verdict != keystore.OK {

@@ -197,8 +197,11 @@ func (f *Finder) Find(r *http.Request) (string, keystore.Verdict) {
 // Bearer, in any case.
 func bearerOf(value string) (string, bool) {
 	value = strings.TrimSpace(value)
-	scheme, credentials, _ := strings.Cut(value, " ")
-	return strings.TrimLeft(credentials, " "), strings.EqualFold(scheme, "Bearer")
+	scheme, credentials := value, ""
+	if i := strings.IndexAny(value, " \t"); i >= 0 {
+		scheme, credentials = value[:i], strings.TrimLeft(value[i:], " \t")
+	}
+	return credentials, strings.EqualFold(scheme, "Bearer")
 }
 
 func (f *Finder) findInQuery(query string, got *found) {
@@ -265,7 +268,7 @@ func (f *Finder) Strip(r *http.Request) {
 	if len(f.cookies) > 0 {
 		f.stripCookies(r.Header)
 	}
-	if len(f.queries) > 0 && r.URL.RawQuery != "" {
+	if len(f.queries) > 0 {
 		f.stripURLs(r)
 	}
 }
@@ -285,17 +288,19 @@ func (f *Finder) stripBearer(h http.Header) {
 // original request: placeholders such as {http.request.orig_uri}, FastCGI and
 // error routes read that.
 func (f *Finder) stripURLs(r *http.Request) {
-	query, stripped := f.stripQuery(r.URL.RawQuery)
-	if !stripped {
-		return
+	if query, stripped := f.stripQuery(r.URL.RawQuery); stripped {
+		r.URL.RawQuery = query
+		r.RequestURI = r.URL.RequestURI()
 	}
-	r.URL.RawQuery = query
-	r.RequestURI = r.URL.RequestURI()
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if !ok {
 		return
 	}
-	original.URL.RawQuery, _ = f.stripQuery(original.URL.RawQuery)
+	query, stripped := f.stripQuery(original.URL.RawQuery)
+	if !stripped {
+		return
+	}
+	original.URL.RawQuery = query
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.request.orig_uri", original.URL.RequestURI())
 	}

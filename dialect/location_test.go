@@ -43,6 +43,7 @@ func TestFind(t *testing.T) {
 		{"nothing", "/", nil, "", missing},
 		{"bearer", "/", []string{"Authorization", "Bearer K"}, "K", keystore.OK},
 		{"bearer in any case, with more spaces", "/", []string{"Authorization", "bEaReR   K"}, "K", keystore.OK},
+		{"bearer before a tab", "/", []string{"Authorization", "Bearer\tK"}, "K", keystore.OK},
 		{"bearer without credentials", "/", []string{"Authorization", "Bearer"}, "", missing},
 		{"bearer without credentials but a space", "/", []string{"Authorization", "Bearer "}, "", missing},
 		{"basic", "/", []string{"Authorization", "Basic dXNlcjpwYXNz"}, "", missing},

@@ -92,8 +92,12 @@ func (kr *Keyring) judge(ctx context.Context, text string, r Request) (*Grant, V
 
 // Recheck judges a grant again, for a request that lasts. It returns the grant
 // to recheck next time. While the store can't answer, the last verdict stands
-// as far as the clock allows.
+// as far as the clock allows; once it is closed, nothing is learned any more of
+// a revocation, and none stands.
 func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Verdict) {
+	if kr.vault.closed.Load() {
+		return g, StoreUnavailable
+	}
 	if !kr.vault.Current(g) {
 		fresh, err := kr.vault.Lookup(ctx, g.Digest)
 		switch {
@@ -109,7 +113,12 @@ func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Ve
 	return g, g.meets(r.Requirement, kr.management(g), r.ClientIP)
 }
 
-func (kr *Keyring) management(g *Grant) bool { return kr.packages.byName[g.Package].Management }
+// management reports whether the key opens only what names its package. A
+// package that is no longer declared may have been of that kind.
+func (kr *Keyring) management(g *Grant) bool {
+	p, declared := kr.packages.byName[g.Package]
+	return p.Management || (!declared && g.Package != "")
+}
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
 

@@ -42,18 +42,30 @@ type Cache struct {
 	fills       singleflight.Group
 	misses      atomic.Uint64
 
-	// closing excludes Set, which panics beside ristretto's Close.
-	closing sync.RWMutex
-	closed  bool
+	// asking keeps ristretto open while it is asked: its Get and Set panic beside
+	// its Close. The locks are many, so that requests do not share one.
+	asking [askingShards]askingLock
+	closed atomic.Bool
+}
+
+// askingLock fills a cache line, so that neighbours do not slow each other down.
+type askingLock struct {
+	sync.RWMutex
+	_ [64 - unsafe.Sizeof(sync.RWMutex{})%64]byte
 }
 
 const (
 	generationShards = 1 << 16
+	askingShards     = 64
 
 	// DefaultCacheSize is the default budget of a cache, in bytes.
 	DefaultCacheSize = 64 << 20
-	// MinCacheSize is the least budget that makes sense, in bytes.
+	// MinCacheSize and MaxCacheSize bound the budgets that make sense, in bytes.
 	MinCacheSize = 64 << 10
+	MaxCacheSize = 1 << 40
+
+	// maxCounters bounds what ristretto allocates at once, to about 200 MiB.
+	maxCounters = 1 << 26
 
 	// entryOverhead is about what ristretto and its maps hold beside a grant.
 	entryOverhead = 160
@@ -82,8 +94,10 @@ func NewCache(store Store, size int64) (*Cache, error) {
 }
 
 // counters is ten for each grant that the budget holds, as ristretto advises.
+// The counters are made at once, so that their number has a bound of its own.
 func counters(size int64) int64 {
-	return max(1000, 10*size/(int64(unsafe.Sizeof(Grant{}))+entryOverhead+200))
+	const typical = int64(unsafe.Sizeof(Grant{})) + entryOverhead + 200
+	return min(max(10*(size/typical), 1000), maxCounters)
 }
 
 // Resize changes the budget, in bytes.
@@ -103,12 +117,33 @@ func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
 
 // cached returns the current grant of a digest if the cache holds it.
 func (c *Cache) cached(digest *Digest) *Grant {
-	g, ok := c.entries.Get(word(digest))
+	g, ok := c.entry(digest)
 	if !ok || g.generation != c.generation(digest).Load() ||
 		subtle.ConstantTimeCompare(g.Digest[:], digest[:]) != 1 {
 		return nil
 	}
 	return g
+}
+
+// entry asks ristretto, if it is still open.
+func (c *Cache) entry(digest *Digest) (*Grant, bool) {
+	lock := &c.asking[digest[10]%askingShards]
+	lock.RLock()
+	defer lock.RUnlock()
+	if c.closed.Load() {
+		return nil, false
+	}
+	return c.entries.Get(word(digest))
+}
+
+// keep hands a grant to ristretto, if it is still open.
+func (c *Cache) keep(g *Grant) {
+	lock := &c.asking[g.Digest[10]%askingShards]
+	lock.RLock()
+	defer lock.RUnlock()
+	if !c.closed.Load() {
+		c.entries.Set(word(&g.Digest), g, g.cost())
+	}
 }
 
 // Current reports whether nothing that g joins has changed since it was read.
@@ -151,11 +186,7 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 		return nil, err
 	}
 	g.generation = generation
-	c.closing.RLock()
-	defer c.closing.RUnlock()
-	if !c.closed {
-		c.entries.Set(word(&digest), g, g.cost())
-	}
+	c.keep(g)
 	return g, nil
 }
 
@@ -186,11 +217,11 @@ func (c *Cache) Backup(ctx context.Context, w io.Writer) error { return c.store.
 
 // Close closes the cache and its store.
 func (c *Cache) Close() error {
-	c.closing.Lock()
-	first := !c.closed
-	c.closed = true
-	c.closing.Unlock()
-	if first {
+	if c.closed.CompareAndSwap(false, true) {
+		for i := range c.asking { // until those who saw it open have asked
+			c.asking[i].Lock()
+			c.asking[i].Unlock() //nolint:staticcheck // nothing to do in between
+		}
 		c.entries.Close()
 	}
 	return c.store.Close()

@@ -49,7 +49,7 @@ type Key struct {
 type State string
 
 // The states of a key, in the order in which it passes through them. Revoked
-// can follow any but expired, and is final.
+// can follow any, and is final.
 const (
 	StatePending  State = "pending"
 	StateActive   State = "active"

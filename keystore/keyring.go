@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -78,14 +79,14 @@ type Keyring struct {
 	onChange func(Change)
 }
 
-// ErrPepper means that the store was used with another pepper than the one
-// configured, or that one of the two is missing.
-var ErrPepper = fmt.Errorf("the pepper is not the one this store was used with: %w", ErrInvalid)
+// ErrPepper means that the store holds keys made under another pepper than the
+// one configured, or that none is configured.
+var ErrPepper = errors.New("the store holds keys made under another pepper than the one configured, or none is configured: configure the pepper that was used with this store")
 
 const pepperSetting = "pepper"
 
-// NewKeyring makes a keyring. With a pepper it stores the pepper's fingerprint
-// on first use; it returns ErrPepper if the store knows another.
+// NewKeyring makes a keyring. It returns ErrPepper if the store holds keys made
+// under another pepper.
 func NewKeyring(ctx context.Context, vault *Vault, config Config) (*Keyring, error) {
 	packages, err := config.packages()
 	if err != nil {
@@ -99,26 +100,38 @@ func NewKeyring(ctx context.Context, vault *Vault, config Config) (*Keyring, err
 	if kr.onChange == nil {
 		kr.onChange = func(Change) {}
 	}
-	return kr, kr.claimPepper(ctx)
+	return kr, kr.checkPepper(ctx)
 }
 
-// claimPepper holds the store to one pepper for ever.
-func (kr *Keyring) claimPepper(ctx context.Context) error {
-	want := kr.hasher.fingerprint()
-	var known []byte
-	err := kr.vault.View(ctx, func(r Reader) (err error) {
-		known, err = r.Setting(pepperSetting)
+// checkPepper refuses a store that is held to another pepper.
+func (kr *Keyring) checkPepper(ctx context.Context) error {
+	return kr.vault.View(ctx, func(r Reader) error {
+		_, err := kr.pepperClaimed(r)
 		return err
 	})
+}
+
+// claimPepper holds the store to one pepper for ever. It is part of the
+// transaction that stores the first key made under it: a configuration that was
+// tried and refused leaves no trace.
+func (kr *Keyring) claimPepper(tx Tx) error {
+	claimed, err := kr.pepperClaimed(tx)
 	switch {
-	case err != nil:
+	case errors.Is(err, ErrPepper):
+		return conflict(ErrConflict, "", "keys of this store are made under another pepper than the one configured here")
+	case claimed || err != nil:
 		return err
-	case slices.Equal(known, want):
-		return nil
-	case known != nil:
-		return ErrPepper
 	}
-	return kr.vault.Update(ctx, func(tx Tx) error { return tx.SetSetting(pepperSetting, want) })
+	return tx.SetSetting(pepperSetting, kr.hasher.fingerprint())
+}
+
+// pepperClaimed reports whether nothing is left to be claimed.
+func (kr *Keyring) pepperClaimed(r Reader) (bool, error) {
+	known, err := r.Setting(pepperSetting)
+	if err == nil && known != nil && !slices.Equal(known, kr.hasher.fingerprint()) {
+		err = ErrPepper
+	}
+	return known != nil || !kr.hasher.peppered(), err
 }
 
 // Now is the time by which verdicts are made.

@@ -435,16 +435,41 @@ func TestPackagesDecideWhatAKeyIs(t *testing.T) {
 	}
 }
 
+func TestAPackageThatIsNoLongerDeclaredOpensNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store", "keys.db")
+	vault := openVault(t, path, keystore.DefaultCacheSize)
+	verdict := func(text string, declared ...keystore.Package) keystore.Verdict {
+		kr, err := keystore.NewKeyring(t.Context(), vault, keystore.Config{Packages: declared})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (&ring{kr, t, vault}).accept(text)
+	}
+	admin, coverage := keystore.Package{Name: "Admin", Management: true}, keystore.Package{Name: "Coverage"}
+	kr, err := keystore.NewKeyring(t.Context(), vault, keystore.Config{Packages: []keystore.Package{admin, coverage}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := (&ring{kr, t, vault}).issue(keystore.Credential{Package: "Admin"}).Text
+	for name, declared := range map[string][]keystore.Package{
+		"declared": {admin, coverage}, "only others are declared": {coverage}, "none is declared": nil,
+	} {
+		if got := verdict(text, declared...); got != keystore.WrongPackage {
+			t.Errorf("%s: a management key opens a route that requires any: %v", name, got)
+		}
+	}
+}
+
 func TestValuesAreChecked(t *testing.T) {
 	r := newRing(t, keystore.Config{})
 	long := strings.Repeat("x", 300)
 	for member, a := range map[string]keystore.Account{
-		"id":                   {ID: "-x"},
-		"email":                {Email: "Test <test@example.com>"},
-		"roles":                {Roles: []string{"a,b"}},
-		"company":              {Company: long},
-		"attributes":           {Attributes: map[string]string{"": "x"}},
-		"attributes.a":         {Attributes: map[string]string{"a": "line\nbreak"}},
+		"id":                    {ID: "-x"},
+		"email":                 {Email: "Test <test@example.com>"},
+		"roles":                 {Roles: []string{"a,b"}},
+		"company":               {Company: long},
+		"attributes":            {Attributes: map[string]string{"": "x"}},
+		"attributes.a":          {Attributes: map[string]string{"a": "line\nbreak"}},
 		"roles: \"api_keys:x\"": {Roles: []string{"api_keys:x"}},
 	} {
 		_, err := r.CreateAccount(t.Context(), a)

@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -83,13 +84,13 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential) (*Issue
 		if err := tx.CreateCredential(&c); err != nil {
 			return err
 		}
-		return tx.CreateKey(k)
+		return kr.storeKey(tx, k)
 	})
 	if err != nil {
 		return nil, err
 	}
 	kr.onChange(Change{ChangeIssued, c.AccountID, c.ID, k.ID})
-	return &Issued{Credential: &c, Key: KeyStatus{k, k.StateAt(now, nil)}, Text: text}, nil
+	return &Issued{Credential: &c, Key: statusOf(k, &c, nil, now), Text: text}, nil
 }
 
 // newKey makes a key and its text.
@@ -109,6 +110,14 @@ func (kr *Keyring) newKey(p Package, credentialID string, now Instant) (*Key, st
 		k.ExpiresAt = now.Add(p.ExpiresIn)
 	}
 	return k, s.text
+}
+
+// storeKey stores a new key, and with the first one the pepper's fingerprint.
+func (kr *Keyring) storeKey(tx Tx, k *Key) error {
+	if err := kr.claimPepper(tx); err != nil {
+		return err
+	}
+	return tx.CreateKey(k)
 }
 
 // Rotation says how to rotate a credential.
@@ -155,7 +164,7 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued
 		if !r.Overlap.revokes() && len(older) >= p.MaxKeys {
 			return conflict(ErrKeyLimit, "", "the credential has %d live keys, which is the limit: revoke one, or rotate with overlap 0s", len(older))
 		}
-		if err := tx.CreateKey(&k); err != nil {
+		if err := kr.storeKey(tx, &k); err != nil {
 			return err
 		}
 		for _, old := range older {
@@ -164,8 +173,8 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued
 				return err
 			}
 		}
-		out.Key = KeyStatus{&k, k.StateAt(now, nil)}
-		out.Previous = statuses(older, append(older, &k), now)
+		out.Key = statusOf(&k, out.Credential, nil, now)
+		out.Previous = statuses(older, out.Credential, append(older, &k), now)
 		return nil
 	})
 	if err != nil {
@@ -209,16 +218,22 @@ func (o Overlap) bound(old, by *Key, now Instant) {
 // stops them. It is durable on return. A key that can't be used any more is
 // left alone; the caller judges it again.
 func (kr *Keyring) takeIntoUse(ctx context.Context, g *Grant) error {
-	stopped := false
-	err := kr.vault.Update(ctx, func(tx Tx) error {
+	var stopped bool
+	var siblings []Digest
+	// Also where another request was first: its caller may not have come to it.
+	defer func() { kr.vault.Invalidate(siblings...) }()
+	err := kr.vault.Update(ctx, func(tx Tx) (err error) {
+		stopped = false
 		now := kr.Now()
 		k, err := tx.Key(g.KeyID)
 		if err != nil {
 			return err
 		}
-		if k.FirstUsedAt != 0 || k.StateAt(now, nil) == StatePending || !k.StateAt(now, nil).Live() {
-			stopped = false
-			return nil
+		if siblings, err = tx.CredentialDigests(k.CredentialID); err != nil {
+			return err
+		}
+		if usable, err := isUsable(tx, k, now); k.FirstUsedAt != 0 || !usable {
+			return err
 		}
 		k.FirstUsedAt = now
 		if err := tx.UpdateKey(k); err != nil {
@@ -231,6 +246,23 @@ func (kr *Keyring) takeIntoUse(ctx context.Context, g *Grant) error {
 		kr.onChange(Change{ChangeFirstUsed, g.AccountID, g.CredentialID, g.KeyID})
 	}
 	return err
+}
+
+// isUsable reports whether the key, its credential and its account let it be
+// used at now.
+func isUsable(tx Reader, k *Key, now Instant) (bool, error) {
+	if state := k.StateAt(now, nil); state == StatePending || !state.Live() {
+		return false, nil
+	}
+	c, err := tx.Credential(k.CredentialID)
+	if isNotFound(err) {
+		return false, nil
+	}
+	if err != nil || !c.Active || c.ExpiresAt.reached(now) {
+		return false, err
+	}
+	a, err := tx.Account(c.AccountID)
+	return err == nil && a.Active, err
 }
 
 // stopOlder ends the keys that the first use of k stops.
@@ -260,9 +292,10 @@ func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string) (KeyStatus,
 		return KeyStatus{}, err
 	}
 	return kr.updateKey(ctx, id, ChangeRevoked, func(k KeyStatus, now Instant) error {
-		if k.RevokedAt == 0 {
-			k.RevokedAt, k.RevokedReason = now, reason
+		if k.RevokedAt != 0 {
+			return errUnchanged
 		}
+		k.RevokedAt, k.RevokedReason = now, reason
 		return nil
 	})
 }
@@ -287,6 +320,9 @@ func (kr *Keyring) SetKeyExpiry(ctx context.Context, actor Actor, id string, at 
 	})
 }
 
+// errUnchanged is what an edit returns if there is nothing to change.
+var errUnchanged = errors.New("unchanged")
+
 // updateKey edits one key of a credential that exists.
 func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, edit func(KeyStatus, Instant) error) (KeyStatus, error) {
 	var status KeyStatus
@@ -305,7 +341,10 @@ func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, ed
 		status, _, err = readKey(tx, id, now)
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errUnchanged):
+		return status, nil
+	case err != nil:
 		return KeyStatus{}, err
 	}
 	kr.onChange(Change{kind, c.AccountID, c.ID, id})
@@ -325,7 +364,8 @@ func (kr *Keyring) Key(ctx context.Context, id string) (status KeyStatus, c *Cre
 // Keys lists a credential's keys, oldest first.
 func (kr *Keyring) Keys(ctx context.Context, credentialID string, page Page) (out []KeyStatus, err error) {
 	err = kr.View(ctx, func(r Reader) error {
-		if _, err := r.Credential(credentialID); err != nil {
+		c, err := r.Credential(credentialID)
+		if err != nil {
 			return err
 		}
 		keys, err := r.Keys(credentialID, page)
@@ -334,7 +374,7 @@ func (kr *Keyring) Keys(ctx context.Context, credentialID string, page Page) (ou
 		}
 		now := kr.Now()
 		siblings, err := r.UnendedKeys(credentialID, now)
-		out = statuses(keys, siblings, now)
+		out = statuses(keys, c, siblings, now)
 		return err
 	})
 	return out, err
@@ -350,7 +390,7 @@ func readKey(r Reader, id string, now Instant) (KeyStatus, *Credential, error) {
 		return KeyStatus{}, nil, err
 	}
 	siblings, err := r.UnendedKeys(c.ID, now)
-	return KeyStatus{k, k.StateAt(now, siblings)}, c, err
+	return statusOf(k, c, siblings, now), c, err
 }
 
 // liveKeys returns the credential's keys that work now or will, oldest first.
@@ -365,10 +405,19 @@ func liveKeys(r Reader, credentialID string, now Instant) ([]*Key, error) {
 	return live, err
 }
 
-func statuses(keys, siblings []*Key, now Instant) []KeyStatus {
+// statusOf derives what a key is worth: the end of its credential is its own.
+func statusOf(k *Key, c *Credential, siblings []*Key, now Instant) KeyStatus {
+	state := k.StateAt(now, siblings)
+	if state.Live() && c.ExpiresAt.reached(now) {
+		state = StateExpired
+	}
+	return KeyStatus{k, state}
+}
+
+func statuses(keys []*Key, c *Credential, siblings []*Key, now Instant) []KeyStatus {
 	out := make([]KeyStatus, len(keys))
 	for i, k := range keys {
-		out[i] = KeyStatus{k, k.StateAt(now, siblings)}
+		out[i] = statusOf(k, c, siblings, now)
 	}
 	return out
 }

@@ -21,6 +21,9 @@ const (
 	useGranularity = Instant(time.Minute / time.Millisecond)
 	// maxPendingUses bounds what is kept while the store can't be written.
 	maxPendingUses = 1 << 17
+	// useBatch is how many are written at a time, so that changes need not wait
+	// for all of them.
+	useBatch = 1000
 )
 
 // note records that the key was accepted at now.
@@ -54,16 +57,23 @@ func (u *uses) flush(ctx context.Context, store Store) error {
 	batch := slices.Collect(maps.Values(u.pending))
 	u.pending = nil
 	u.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
-	}
-	err := store.Update(ctx, func(tx Tx) error { return tx.RecordUses(batch) })
-	if err != nil {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		for _, use := range batch {
-			u.merge(use)
+	for len(batch) > 0 {
+		part := batch[:min(len(batch), useBatch)]
+		err := store.Update(ctx, func(tx Tx) error { return tx.RecordUses(part) })
+		if err != nil {
+			u.restore(batch)
+			return err
 		}
+		batch = batch[len(part):]
 	}
-	return err
+	return nil
+}
+
+// restore puts back what could not be written.
+func (u *uses) restore(batch []Use) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, use := range batch {
+		u.merge(use)
+	}
 }

@@ -43,7 +43,7 @@ func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(pr
 	}
 	clock, behind := NewClock(floor)
 	if behind > 0 {
-		report("the system clock is behind the time this store has seen; verdicts go by the latter until it catches up",
+		report("the system clock is behind the time this store has seen; verdicts go by the latter",
 			fmt.Errorf("%v behind %v", behind.Round(time.Second), floor.Time().Format(time.RFC3339)))
 	}
 	cache, err := NewCache(store, cacheSize)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -21,7 +22,12 @@ func (e *sqlite) backup(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return unavailable("back up", err)
 	}
-	defer func() { err = errors.Join(err, os.Remove(name)) }()
+	defer func() {
+		// A store that was opened anew at this path meanwhile has removed it.
+		if gone := os.Remove(name); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
 	if err := e.snapshot(ctx, name); err != nil {
 		return unavailable("back up", err)
 	}

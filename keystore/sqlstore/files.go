@@ -23,7 +23,11 @@ var checksModes = runtime.GOOS != "windows"
 // refusal is the error about a file of the store that an operator must put in
 // order: what is wrong with which file, and what to do.
 func refusal(store, format string, args ...any) error {
-	return fmt.Errorf("api_keys: store %s: %w", store, fmt.Errorf(format, args...))
+	err := fmt.Errorf(format, args...)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: the user that runs this program must own the file and its directory", err)
+	}
+	return fmt.Errorf("api_keys: store %s: %w", store, err)
 }
 
 // ensureDir makes the store's directory and whatever is missing above it, and
@@ -90,7 +94,8 @@ func checkFiles(store string, check func(store, name string) error) error {
 	return nil
 }
 
-// checkFile refuses what is not a plain file of mode 0600. It checks one of the store's files, which may be absent.
+// checkFile refuses one of the store's files, which may be absent, unless it is
+// a plain file of mode 0600.
 func checkFile(store, name string) error {
 	info, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,7 +128,7 @@ func checkWritable(store, name string) error {
 		return nil
 	}
 	if err != nil {
-		return refusal(store, "%w: make it owned and writable by the user that runs this program", err)
+		return refusal(store, "%w", err)
 	}
 	return f.Close()
 }

@@ -49,5 +49,5 @@ func lock(ctx context.Context, path string) (*flock.Flock, error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, &lockedError{store: path, lock: name}
 	}
-	return nil, fmt.Errorf("api_keys: store %s: lock: %w", path, err)
+	return nil, refusal(path, "lock: %w", err)
 }

@@ -92,7 +92,13 @@ func (w *writer) update(ctx context.Context, change func(keystore.Tx) error) err
 		if u.state.CompareAndSwap(waiting, abandoned) {
 			return abandonedBy(ctx)
 		}
-		u.run(<-u.turn, change)
+		// The writer has taken it: its turn comes, or it was refused.
+		select {
+		case tx := <-u.turn:
+			u.run(tx, change)
+		case err := <-u.answer:
+			return err
+		}
 	}
 	return <-u.answer
 }
