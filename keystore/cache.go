@@ -218,9 +218,10 @@ func (c *Cache) Backup(ctx context.Context, w io.Writer) error { return c.store.
 // Close closes the cache and its store.
 func (c *Cache) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
-		for i := range c.asking { // until those who saw it open have asked
+		for i := range c.asking {
 			c.asking[i].Lock()
-			c.asking[i].Unlock() //nolint:staticcheck // nothing to do in between
+			//lint:ignore SA2001 the lock is only waited for: who saw the cache open has asked
+			c.asking[i].Unlock()
 		}
 		c.entries.Close()
 	}
