@@ -80,7 +80,11 @@ func run() error {
 		return err
 	}
 	for round := -1; round < *rounds; round++ { // the first only warms up
-		for _, p := range b.proxies {
+		order := slices.Clone(b.proxies)
+		if round%2 == 0 { // whoever comes second gets a machine that is warm, or tired
+			slices.Reverse(order)
+		}
+		for _, p := range order {
 			s, err := b.measure(p)
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
