@@ -136,6 +136,9 @@ The key is not shown again.`,
 
 func issueKey(cmd *cobra.Command, c *adminClient, _ []string) error {
 	body := map[string]any{}
+	if err := refuseEmpty(cmd, credentialFlags); err != nil {
+		return err
+	}
 	if err := collect(cmd, body, credentialFlags); err != nil {
 		return err
 	}
@@ -158,6 +161,18 @@ func issueKey(cmd *cobra.Command, c *adminClient, _ []string) error {
 	return printSecret(cmd, made.Key)
 }
 
+// refuseEmpty refuses a flag that is given without a value. A variable that is not
+// set, as in --allowed-ip "$OFFICE", must not make a key that works everywhere.
+func refuseEmpty(cmd *cobra.Command, flags []flagMember) error {
+	for _, f := range flags {
+		flag := cmd.Flag(f.flag)
+		if value := flag.Value.String(); flag.Changed && (value == "" || value == "[]") {
+			return fmt.Errorf("--%s is empty: give it a value, or leave it out", f.flag)
+		}
+	}
+	return nil
+}
+
 func rotateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate <credential> [--overlap <duration>]",
@@ -171,7 +186,7 @@ the new key is first used, which must be within 24 hours.`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    withClient(rotateKey),
 	}
-	cmd.Flags().String("overlap", "0s", "How long older keys go on working")
+	cmd.Flags().String("overlap", "0s", "How long older keys go on working: 0s, a duration such as 12h or 7d, or until_first_use")
 	return cmd
 }
 
@@ -181,7 +196,7 @@ func rotateKey(cmd *cobra.Command, c *adminClient, args []string) error {
 		return err
 	}
 	made, raw, err := decoded[rotatedAnswer](cmd.Context(), c, http.MethodPost, path,
-		map[string]any{"overlap": cmd.Flag("overlap").Value.String()})
+		map[string]any{"overlap": overlapOf(cmd)})
 	if err != nil {
 		return err
 	}
@@ -193,6 +208,16 @@ func rotateKey(cmd *cobra.Command, c *adminClient, args []string) error {
 		cmd.PrintErrf("key %s is %s\n", k.ID, k.stateAndEnd())
 	}
 	return printSecret(cmd, made.Key)
+}
+
+// overlapOf is the overlap as the API takes it, which knows no days. What is no
+// duration is left to the API to judge.
+func overlapOf(cmd *cobra.Command) string {
+	text := cmd.Flag("overlap").Value.String()
+	if d, err := caddy.ParseDuration(text); err == nil {
+		return d.String()
+	}
+	return text
 }
 
 func revokeCommand() *cobra.Command {

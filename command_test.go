@@ -256,6 +256,17 @@ func TestACommandSaysWhatIsWrong(t *testing.T) {
 	g.cli("revoke", "nothing").fails("404 not_found")
 }
 
+func TestIssueRefusesEmptyFlags(t *testing.T) {
+	g := startWith(t, "", "")
+	g.cli("account", "create", "--id", "acme").ok()
+	for _, flag := range []string{"--allowed-ip", "--role", "--package", "--metadata", "--expires-in", "--description"} {
+		g.cli("issue", "--account", "acme", flag, "").fails(flag, "is empty")
+	}
+	if list := g.cli("list").ok().stdout; strings.Contains(list, "active") {
+		t.Errorf("something was issued:\n%s", list)
+	}
+}
+
 func TestCommandsReachAUnixSocket(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sock") // a socket's path must be short
 	if err != nil {

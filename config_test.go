@@ -175,6 +175,7 @@ var wrongCaddyfiles = []wrong{
 	{"pepper that is too short", "pepper paprika", "", 0, []string{"pepper", "7 characters", "at least 16"}},
 	{"pepper in a variable that is not set", "pepper {env.NOBODY_SET_THIS}", "", 0, []string{"pepper", "{env.NOBODY_SET_THIS}", "set it"}},
 	{"pepper in a file that does not exist", "pepper {file./nonexistent/pepper}", "", 0, []string{"pepper", "{file./nonexistent/pepper}", "set it"}},
+	{"pepper whose placeholder lacks a brace", "pepper {env.PAPRIKA_AND_MORE", "", 0, []string{"pepper", "{env.<name>}", "{file.<path>}"}},
 	{"pepper with braces", "pepper paprika{chili}cayenne", "", 0, []string{"pepper", "{env.<name>}", "{file.<path>}"}},
 	{"recoverable without a file", "recoverable", "", globalLine, []string{"recoverable", "use: recoverable <file>"}},
 

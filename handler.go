@@ -130,6 +130,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.identity, err = newIdentity(h.IdentityHeaders, h.IdentityHeadersOff, h.finder); err != nil {
 		return fmt.Errorf("api_keys: %w", err)
 	}
+	if !h.ForwardKey {
+		h.identity.keys = h.finder.FieldNames()
+	}
 	if h.requirement, err = h.resolveRequire(); err != nil {
 		return fmt.Errorf("api_keys: %w", err)
 	}
@@ -337,7 +340,7 @@ func (h *Handler) connect(module any, base string) (dialect.Dialect, error) {
 		return nil, fmt.Errorf("api_keys: module %T is no dialect", module)
 	}
 	redactLocations(d.Locations())
-	return d, d.Mount(dialect.Gateway{Base: base, Site: h.finder, Keyring: h.app.Keyring, Logger: h.logger})
+	return d, d.Mount(dialect.Gateway{Base: base, Site: h.finder, Keyring: h.app.Keyring, Logger: h.logger, Called: tellLog})
 }
 
 // cleanBase checks a base path and drops its trailing slash. A path that is not

@@ -39,6 +39,8 @@ type identity struct {
 	// length of each.
 	guarded []string
 	lengths uint64
+	// keys are the canonical names of headers with keys, which are no trailers.
+	keys []string
 }
 
 // maxHeaderName is the longest name of an identity header: lengths has 64 bits.
@@ -183,7 +185,7 @@ func (id *identity) scrubConnection(h http.Header, values []string) {
 
 func (id *identity) scrubTrailer(trailer http.Header) {
 	for name := range trailer {
-		if id.guards(name) {
+		if id.guards(name) || slices.Contains(id.keys, name) {
 			delete(trailer, name)
 		}
 	}
@@ -208,15 +210,7 @@ func (g *trailerGuard) Read(p []byte) (int, error) {
 
 // attach tells the next handlers, the upstream and the access log who called.
 func (id *identity) attach(r *http.Request, g *keystore.Grant) {
-	ctx := r.Context()
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(func(key string) (any, bool) { return placeholder(g, key) })
-	}
-	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && srv != nil && srv.Logs != nil {
-		if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-			extra.Add(zap.Inline(logFields{g}))
-		}
-	}
+	tellLog(r, g)
 	// Every request needs slices of its own: Caddy's header replacements write
 	// into them. One array holds them all.
 	values := make([]string, 0, len(identityFields))
@@ -224,6 +218,19 @@ func (id *identity) attach(r *http.Request, g *keystore.Grant) {
 		if value := identityFields[i].value(g); value != "" {
 			values = append(values, value)
 			r.Header[name] = values[len(values)-1 : len(values) : len(values)]
+		}
+	}
+}
+
+// tellLog tells placeholders and the access log who called.
+func tellLog(r *http.Request, g *keystore.Grant) {
+	ctx := r.Context()
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(func(key string) (any, bool) { return placeholder(g, key) })
+	}
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && srv != nil && srv.Logs != nil {
+		if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+			extra.Add(zap.Inline(logFields{g}))
 		}
 	}
 }

@@ -140,6 +140,22 @@ func TestIdentityInTrailersIsDropped(t *testing.T) {
 	}
 }
 
+func TestKeysInTrailersAreDropped(t *testing.T) {
+	for block, kept := range map[string]bool{"": false, "forward_key": true} {
+		g := startWith(t, "", block)
+		key := g.issue(keystore.Credential{}).Text
+		g.raw("POST / HTTP/1.1\r\nHost: " + g.addr + "\r\nX-API-Key: " + key + "\r\nTrailer: X-API-Key, Authorization\r\n" +
+			"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\nx-api-key: " + key + "\r\nAuthorization: Bearer " + key + "\r\n\r\n")
+		reached := g.upstream.taken()
+		if len(reached) != 1 {
+			t.Fatalf("%q: the upstream was reached %d times", block, len(reached))
+		}
+		if got := len(reached[0].Trailer) > 0; got != kept {
+			t.Errorf("%q: the upstream got trailers %v", block, reached[0].Trailer)
+		}
+	}
+}
+
 func FuzzGuardedSpellings(f *testing.F) {
 	id, err := newIdentity(nil, false, &dialect.Finder{})
 	if err != nil {

@@ -167,7 +167,9 @@ func (app *App) resolveConfig() error {
 		return err
 	}
 	pepper, err := resolve("pepper", app.Pepper)
-	if err != nil && !onlyPlaceholder.MatchString(app.Pepper) {
+	// A brace that is left over belongs to a mistyped placeholder, which would be
+	// a pepper that anybody can guess, and that can't be changed.
+	if odd := strings.ContainsAny(app.Pepper, "{}"); odd && !onlyPlaceholder.MatchString(app.Pepper) {
 		// The cause would repeat a part of the secret.
 		return errors.New("pepper: what stands in braces is no placeholder with a value; use {env.<name>} or {file.<path>}, or a text without braces")
 	}

@@ -112,6 +112,25 @@ func TestTheAccessLogSaysWhoCalled(t *testing.T) {
 	}
 }
 
+func TestTheAccessLogSaysWhoManages(t *testing.T) {
+	g := start(t, strings.ReplaceAll(leakyWithoutPepper(), "{format}", "api_keys"))
+	issued := g.issue(keystore.Credential{Roles: []string{keystore.RoleOperator}})
+	if a := g.get("/keys-api/accounts", "X-Api-Key", issued.Text); a.StatusCode != 200 {
+		t.Fatalf("the call answered %d", a.StatusCode)
+	}
+	content, err := os.ReadFile(filepath.Join(g.dir, "access.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, want := range map[string]string{
+		"user_id": issued.Credential.AccountID, "api_key_id": issued.Key.ID, "api_credential_id": issued.Credential.ID,
+	} {
+		if !strings.Contains(string(content), `"`+field+`":"`+want+`"`) {
+			t.Errorf("%s is not %s in %s", field, want, content)
+		}
+	}
+}
+
 func leakyWithoutPepper() string { return strings.Replace(leaky, "pepper {env.TEST_PEPPER}", "", 1) }
 
 func TestTheStartWarnsOfLogsThatLeak(t *testing.T) {

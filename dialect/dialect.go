@@ -56,6 +56,9 @@ type Gateway struct {
 	Keyring func(context.Context) (*keystore.Keyring, error)
 	// Logger is the handler's.
 	Logger *zap.Logger
+	// Called is told who makes a call that is accepted, for the access log. It may
+	// be nil.
+	Called func(*http.Request, *keystore.Grant)
 }
 
 // Authenticate judges the key that a request to a management route presents,
@@ -71,6 +74,9 @@ func (g Gateway) Authenticate(r *http.Request, from *Finder, needs *keystore.Req
 		var grant *keystore.Grant
 		grant, verdict, err = kr.Accept(r.Context(), text, keystore.Request{Requirement: needs, ClientIP: ClientIP(r)})
 		if err == nil {
+			if verdict == keystore.OK && g.Called != nil {
+				g.Called(r, grant)
+			}
 			return grant, verdict
 		}
 	}

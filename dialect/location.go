@@ -354,3 +354,16 @@ func (f *Finder) stripCookies(h http.Header) {
 
 // Headers returns the canonical names of the headers that are key locations.
 func (f *Finder) Headers() []string { return f.headers }
+
+// FieldNames are the canonical names of all header fields in which a key can be
+// presented, Authorization included.
+func (f *Finder) FieldNames() []string {
+	names := slices.Clone(f.headers)
+	if f.bearer {
+		names = append(names, "Authorization")
+	}
+	if len(f.cookies) > 0 {
+		names = append(names, "Cookie")
+	}
+	return names
+}

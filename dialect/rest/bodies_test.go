@@ -37,6 +37,8 @@ func TestABadBodyIsRefusedByNameAndStoresNothing(t *testing.T) {
 		{"two objects", "POST /accounts", `{"company":"x"}{"company":"y"}`, 400, "malformed_body", ""},
 		{"an array", "POST /accounts", `[{"company":"x"}]`, 400, "malformed_body", ""},
 		{"a string", "POST /accounts", `"company"`, 400, "malformed_body", ""},
+		{"null", "POST /accounts", "null", 400, "malformed_body", ""},
+		{"null for a rotation", "POST /credentials/{credential}/rotate", " null\n", 400, "malformed_body", ""},
 		{"not UTF-8", "POST /accounts", "{\"company\":\"\xff\"}", 400, "malformed_body", ""},
 		{"half a surrogate pair", "POST /accounts", `{"company":"\ud800"}`, 400, "malformed_body", ""},
 		{"a comment", "POST /accounts", `{"company":"x"/* */}`, 400, "malformed_body", ""},

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,12 @@ func (c *call) decode(into any) error {
 	return decodeJSON(body, into)
 }
 
+// isObject reports whether a body begins as an object does. null would be read
+// as an empty one, and make what nobody asked for.
+func isObject(body []byte) bool {
+	return jsontext.Value(bytes.TrimLeft(body, " \t\r\n")).Kind() == '{'
+}
+
 // isJSON reports whether a Content-Type is that of JSON, or none.
 func isJSON(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
@@ -75,8 +82,10 @@ func decodeJSON(body []byte, into any) error {
 	var syntax *jsontext.SyntacticError
 	var meaning *json.SemanticError
 	switch {
-	case err == nil:
+	case err == nil && isObject(body):
 		return nil
+	case err == nil:
+		return refuse(errMalformed, "", "the body must be one JSON object")
 	case errors.As(err, &syntax) && errors.Is(syntax, jsontext.ErrDuplicateName):
 		return refuse(errMember, dotted(syntax.JSONPointer), "is there more than once")
 	case errors.As(err, &syntax):

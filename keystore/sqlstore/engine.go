@@ -24,6 +24,9 @@ type engine interface {
 	pointRead(ctx context.Context) context.Context
 	// classify says what an error of the driver amounts to.
 	classify(error) failure
+	// explain adds to an error of the driver what an operator can do about it,
+	// where that helps.
+	explain(error) error
 	// committed is called by the writer after each commit, once its updates
 	// were answered, with the number of statements that wrote.
 	committed(ctx context.Context, db *database, writes int) error

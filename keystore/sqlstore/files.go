@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 )
 
 // This file keeps the store's files to their owner. On Windows, where a mode
@@ -24,8 +25,11 @@ var checksModes = runtime.GOOS != "windows"
 // order: what is wrong with which file, and what to do.
 func refusal(store, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w: the user that runs this program must own the file and its directory", err)
+	case errors.Is(err, syscall.EROFS):
+		err = fmt.Errorf("%w: mount it writable, or name a path elsewhere", err)
 	}
 	return fmt.Errorf("api_keys: store %s: %w", store, err)
 }
@@ -47,7 +51,7 @@ func ensureDir(store string) error {
 	case !mode.IsDir():
 		return refusal(store, "%s is not a directory", dir)
 	case checksModes && mode.Perm()&^dirMode != 0:
-		return refusal(store, "its directory %s has mode %04o and is open to others: give the store a directory of its own, or run: chmod 700 %s",
+		return refusal(store, "its directory %s has mode %04o and is open to others: give the store a directory of its own, or if it holds nothing else, run: chmod 700 %s",
 			dir, mode.Perm(), dir)
 	case checksModes && mode.Perm() != dirMode:
 		return refusal(store, "its directory %s has mode %04o and can't be written: chmod 700 %s", dir, mode.Perm(), dir)

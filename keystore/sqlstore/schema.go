@@ -75,7 +75,7 @@ CREATE TABLE credentials (
 CREATE INDEX credentials_of_account ON credentials (account_id, seq);
 
 CREATE TABLE keys (
-	-- One secret of a credential. Its text is nowhere.
+	-- One secret of a credential. Its text is nowhere in clear.
 	seq               {identity},              -- order of creation, for lists and pages
 	id                TEXT      NOT NULL UNIQUE,
 	credential_id     TEXT      NOT NULL REFERENCES credentials (id),

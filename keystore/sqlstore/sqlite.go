@@ -323,6 +323,20 @@ func (e *sqlite) classify(err error) failure {
 	return lost
 }
 
+func (e *sqlite) explain(err error) error {
+	switch code(err) & 0xff {
+	case codes.SQLITE_FULL:
+		return fmt.Errorf("%w: nothing was changed; make room on the disk of %s", err, e.path)
+	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN, codes.SQLITE_PERM:
+		return fmt.Errorf("%w: make the file system and the directory of %s writable", err, e.path)
+	case codes.SQLITE_IOERR, codes.SQLITE_CORRUPT, codes.SQLITE_NOTADB:
+		return fmt.Errorf("%w: check the disk of %s and restart; if the store is then refused, restore a backup", err, e.path)
+	case codes.SQLITE_BUSY:
+		return fmt.Errorf("%w: another program keeps %s locked; end it", err, e.path)
+	}
+	return err
+}
+
 const (
 	// checkpointAfter is the number of writing statements between two
 	// checkpoints: about a thousand pages.

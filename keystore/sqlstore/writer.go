@@ -179,7 +179,7 @@ func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*upda
 	if err != nil {
 		w.note(err)
 		for _, u := range group {
-			u.refuse(unavailable("begin transaction", err))
+			u.refuse(unavailable("begin transaction", w.engine.explain(err)))
 		}
 		return nil, 0
 	}
@@ -258,7 +258,7 @@ func (w *writer) settle(s *session, outcomes []outcome) {
 	for _, o := range outcomes {
 		switch {
 		case err != nil:
-			o.update.answer <- unavailable("commit", err)
+			o.update.answer <- unavailable("commit", w.engine.explain(err))
 		default:
 			o.update.answer <- o.err
 		}
