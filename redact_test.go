@@ -474,6 +474,8 @@ func TestRedactInCaddy(t *testing.T) {
 func FuzzRedact(f *testing.F) {
 	f.Add("", redactToken, "")
 	f.Add("BeArer", "00000000", "0") // a word that announces a key may be announced itself
+	f.Add("0", "\"\"000000", "0")    // nor does a quote at the beginning close anything
+	f.Add("0", "\"\"\"00000", "0")
 	f.Add("a b", "x\",\"y':;,&#%26%", "c\nd")
 	f.Add("Authorization: Bearer [", "0dd%5F\\u0026]}key", "&e=f;\"")
 	encoders := redactEncoders()
@@ -481,32 +483,42 @@ func FuzzRedact(f *testing.F) {
 		if len(key) < 8 || len(key) > 512 || strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0 {
 			return
 		}
-		request := &http.Request{RequestURI: "/" + before + "?redact_query=" + strings.ReplaceAll(key, "&", "%26"), Header: http.Header{
-			"X-Redact_Header": {key}, "Accept": {before}, "X-After": {after},
-			"Referer": {"https://a.test/?redact%5Fquery=" + url.QueryEscape(key)},
-			"Cookie":  {before + "; redact_cookie=" + strings.ReplaceAll(key, ";", ""), after},
-		}}
-		fields := []zapcore.Field{
-			zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: request, ShouldLogCredentials: true}),
-			zap.Any("header", request.Header),
-			zap.String("bearer", before+" Bearer "+key+" "+after),
-			zap.String("text", before+"\nX-Redact-Header: "+key+"\n"+after),
-			zap.Error(&url.Error{Op: before, URL: "http://a/?redact_query=" + url.QueryEscape(key), Err: errors.New(after)}),
-			zap.String("token", before+"/"+redactToken+"/"+after),
-		}
 		for name, enc := range encoders {
-			clean := redactEntry(t, enc, before+" "+after, nil, []zapcore.Field{
-				zap.String("a", "/"+before+"?="), zap.String("b", before+after+" Bearer \n/redact_query=X-Redact-Header: "), zap.Any("c", []string{before, after}),
-			})
-			line := redactEntry(t, enc, before+" "+after, nil, fields)
-			for _, secret := range []string{key, url.QueryEscape(key), redactSecret} {
-				if quoted := strings.Trim(redactQuote(secret), `"`); strings.Contains(line, quoted) &&
-					!strings.Contains(clean, quoted) && !strings.Contains("REDACTED https://a.test/", secret) {
+			// What the surroundings alone bring is not the key's.
+			clean := redactEntry(t, enc, before+" "+after, nil, fuzzedFields(before, "another~key", after))
+			line := redactEntry(t, enc, before+" "+after, nil, fuzzedFields(before, key, after))
+			if strings.Contains(line, redactSecret) && !strings.Contains(before+key+after, redactSecret) {
+				t.Errorf("%s: the token is in\n%s", name, line)
+			}
+			for _, secret := range []string{key, url.QueryEscape(key)} {
+				quoted := redactQuote(secret)
+				quoted = quoted[1 : len(quoted)-1] // as it stands inside of a string
+				if strings.Contains(line, quoted) && !strings.Contains(clean, quoted) {
 					t.Errorf("%s: %q is in\n%s", name, secret, line)
 				}
 			}
 		}
 	})
+}
+
+// fuzzedFields are fields with a key in every kind of place.
+func fuzzedFields(before, key, after string) []zapcore.Field {
+	// In a query, what separates pairs is escaped, or it would end the key; so is
+	// what JSON writes it with.
+	query := strings.NewReplacer("&", "%26", ";", "%3B", "\\", "%5C").Replace(key)
+	request := &http.Request{RequestURI: "/" + before + "?redact_query=" + query, Header: http.Header{
+		"X-Redact_Header": {key}, "Accept": {before}, "X-After": {after},
+		"Referer": {"https://a.test/?redact%5Fquery=" + url.QueryEscape(key)},
+		"Cookie":  {before + "; redact_cookie=" + strings.ReplaceAll(key, ";", ""), after},
+	}}
+	return []zapcore.Field{
+		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: request, ShouldLogCredentials: true}),
+		zap.Any("header", request.Header),
+		zap.String("bearer", before+" Bearer "+key+" "+after),
+		zap.String("text", before+"\nX-Redact-Header: "+key+"\n"+after),
+		zap.Error(&url.Error{Op: before, URL: "http://a/?redact_query=" + url.QueryEscape(key), Err: errors.New(after)}),
+		zap.String("token", before+"/"+redactToken+"/"+after),
+	}
 }
 
 func BenchmarkRedact(b *testing.B) {

@@ -390,11 +390,20 @@ func (s *redactScanner) namesHeader(i, width int) bool {
 	return s.names.has(s.names.headers, name)
 }
 
+// valueFrom returns from where on the end of a value is looked for that begins at i: behind what is cut out already,
+// and behind quotes, which close nothing at the very beginning.
+func (s *redactScanner) valueFrom(i int) int {
+	for i = max(i, s.done); i < len(s.text) && isQuote(s.text[i]); {
+		i++
+	}
+	return i
+}
+
 // pairEnd returns where the value of a query parameter ends that begins at i. In a query inside of another one,
 // separators are as wide as the encoded `=` was; what is encoded once more is part of the value. So is whatever is in
 // doubt: `#`, which a request's URI may hold, `;` unless a parameter follows, and quotes in a URI that stands alone.
 func (s *redactScanner) pairEnd(i, separatorWidth int) int {
-	for i = max(i, s.done); i < len(s.text); {
+	for i = s.valueFrom(i); i < len(s.text); {
 		c, width := charAt(s.text, i)
 		escaped := width > separatorWidth && (s.text[i] == '%' || s.bareURI)
 		switch {
@@ -411,7 +420,7 @@ func (s *redactScanner) pairEnd(i, separatorWidth int) int {
 
 // cookieEnd returns where the value of a cookie ends that begins at i.
 func (s *redactScanner) cookieEnd(i int) int {
-	for i = max(i, s.done); i < len(s.text); i++ {
+	for i = s.valueFrom(i); i < len(s.text); i++ {
 		if strings.IndexByte(";\r\n", s.text[i]) >= 0 || !s.cookieField && closesQuote(s.text, i) {
 			break
 		}
@@ -422,9 +431,9 @@ func (s *redactScanner) cookieEnd(i int) int {
 // bearerValue returns where the value begins and ends that follows the word Bearer at i.
 func (s *redactScanner) bearerValue(i int) (start, end int) {
 	start, encoded := i, false
-	for start < len(s.text) {
+	for separators := " \t+:="; start < len(s.text); separators = " \t" { // a key may begin with the others
 		c, width := charAt(s.text, start)
-		if strings.IndexByte(" \t+:=", c) < 0 {
+		if strings.IndexByte(separators, c) < 0 {
 			break
 		}
 		encoded = encoded || width > 1 || c == '+'
@@ -433,7 +442,7 @@ func (s *redactScanner) bearerValue(i int) (start, end int) {
 	if start == i {
 		return i, i
 	}
-	for end = max(start, s.done); end < len(s.text); end++ {
+	for end = s.valueFrom(start); end < len(s.text); end++ {
 		c := s.text[end]
 		if c <= ' ' || encoded && c == '&' || closesQuote(s.text, end) {
 			break
@@ -475,7 +484,7 @@ func openingQuote(s string) string {
 // or where its line ends.
 func (s *redactScanner) closing(i int, quote, bracket string) int {
 	closable := quote != "" || bracket != ""
-	for i = max(i, s.done); i < len(s.text) && s.text[i] != '\r' && s.text[i] != '\n'; i++ {
+	for i = s.valueFrom(i); i < len(s.text) && s.text[i] != '\r' && s.text[i] != '\n'; i++ {
 		rest, quoted := strings.CutPrefix(s.text[i:], quote)
 		rest, closed := strings.CutPrefix(rest, bracket)
 		escaped := len(quote) == 1 && s.text[i-1] == '\\'
