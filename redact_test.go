@@ -476,6 +476,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add("BeArer", "00000000", "0") // a word that announces a key may be announced itself
 	f.Add("0", "\"\"000000", "0")    // nor does a quote at the beginning close anything
 	f.Add("0", "\"\"\"00000", "0")
+	f.Add("0", "[]\"00000", "0")
 	f.Add("a b", "x\",\"y':;,&#%26%", "c\nd")
 	f.Add("Authorization: Bearer [", "0dd%5F\\u0026]}key", "&e=f;\"")
 	encoders := redactEncoders()

@@ -391,9 +391,9 @@ func (s *redactScanner) namesHeader(i, width int) bool {
 }
 
 // valueFrom returns from where on the end of a value is looked for that begins at i: behind what is cut out already,
-// and behind quotes, which close nothing at the very beginning.
+// and behind quotes and brackets, which close nothing at the very beginning.
 func (s *redactScanner) valueFrom(i int) int {
-	for i = max(i, s.done); i < len(s.text) && isQuote(s.text[i]); {
+	for i = max(i, s.done); i < len(s.text) && strings.IndexByte("\"'`]})>", s.text[i]) >= 0; {
 		i++
 	}
 	return i
@@ -454,7 +454,10 @@ func (s *redactScanner) bearerValue(i int) (start, end int) {
 // headerValue returns where the value begins and ends of a header written as text: the rest of the line, unless
 // brackets or quotes close it, as in `map[X-Api-Key:[...]]`, `{"X-Api-Key":["..."]}` and `-H 'X-Api-Key: ...'`.
 func (s *redactScanner) headerValue(i int) (start, end int) {
-	for start = i; start < len(s.text) && strings.IndexByte(" \t[", s.text[start]) >= 0; start++ {
+	for start = i; start < len(s.text) && strings.IndexByte(" \t", s.text[start]) >= 0; start++ {
+	}
+	if start < len(s.text) && s.text[start] == '[' { // one only: a key may begin with others
+		start++
 	}
 	quote := openingQuote(s.text[start:])
 	switch {
