@@ -83,24 +83,20 @@ func (w *writer) update(ctx context.Context, change func(keystore.Tx) error) err
 	case <-ctx.Done():
 		return abandonedBy(ctx)
 	}
-	select {
-	case tx := <-u.turn:
-		u.run(tx, change)
-	case err := <-u.answer:
-		return err
-	case <-ctx.Done():
-		if u.state.CompareAndSwap(waiting, abandoned) {
-			return abandonedBy(ctx)
-		}
-		// The writer has taken it: its turn comes, or it was refused.
+	for done := ctx.Done(); ; {
 		select {
 		case tx := <-u.turn:
 			u.run(tx, change)
+			return <-u.answer
 		case err := <-u.answer:
 			return err
+		case <-done:
+			if u.state.CompareAndSwap(waiting, abandoned) {
+				return abandonedBy(ctx)
+			}
+			done = nil // the writer has taken it: its turn comes, or it was refused
 		}
 	}
-	return <-u.answer
 }
 
 func abandonedBy(ctx context.Context) error { return fmt.Errorf("update: %w", ctx.Err()) }
