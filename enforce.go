@@ -58,6 +58,14 @@ func (h *Handler) enforce(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
+// judged notes a verdict on the caller of a management route.
+func judged(r *http.Request, grant *keystore.Grant, v keystore.Verdict) {
+	verdicts[v].Inc()
+	if v == keystore.OK {
+		tellLog(r, grant)
+	}
+}
+
 // strip takes the key out of a request that goes on.
 func (h *Handler) strip(r *http.Request) {
 	if !h.ForwardKey {

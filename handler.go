@@ -340,7 +340,7 @@ func (h *Handler) connect(module any, base string) (dialect.Dialect, error) {
 		return nil, fmt.Errorf("api_keys: module %T is no dialect", module)
 	}
 	redactLocations(d.Locations())
-	return d, d.Mount(dialect.Gateway{Base: base, Site: h.finder, Keyring: h.app.Keyring, Logger: h.logger, Called: tellLog})
+	return d, d.Mount(dialect.Gateway{Base: base, Site: h.finder, Keyring: h.app.Keyring, Logger: h.logger, Judged: judged})
 }
 
 // cleanBase checks a base path and drops its trailing slash. A path that is not

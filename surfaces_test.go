@@ -153,7 +153,8 @@ func TestTheStartWarnsOfLogsThatLeak(t *testing.T) {
 }
 
 func TestMetricsCountByOutcomeAcrossReloads(t *testing.T) {
-	g := startWith(t, "", "")
+	g := startWith(t, "", "dialect rest /keys-api")
+	missing := g.metric(`caddy_api_keys_requests_total{outcome="missing_key"}`)
 	ok, invalid := g.metric(`caddy_api_keys_requests_total{outcome="ok"}`), g.metric(`caddy_api_keys_requests_total{outcome="invalid_key"}`)
 	issued := g.metric(`caddy_api_keys_changes_total{outcome="issued"}`)
 	key := g.issue(keystore.Credential{}).Text
@@ -161,9 +162,11 @@ func TestMetricsCountByOutcomeAcrossReloads(t *testing.T) {
 	g.load(strings.NewReplacer("{global}", "cache_size 2MiB", "{block}", "").Replace(minimal))
 	g.get("/", "X-Api-Key", key)
 	g.get("/", "X-Api-Key", "x")
+	g.get("/keys-api/self") // the callers of management routes count, too
 	for name, want := range map[string]float64{
 		`caddy_api_keys_requests_total{outcome="ok"}`: ok + 2, `caddy_api_keys_requests_total{outcome="invalid_key"}`: invalid + 1,
-		`caddy_api_keys_changes_total{outcome="issued"}`: issued + 1, "caddy_api_keys_streams": 0,
+		`caddy_api_keys_requests_total{outcome="missing_key"}`: missing + 1,
+		`caddy_api_keys_changes_total{outcome="issued"}`:       issued + 1, "caddy_api_keys_streams": 0,
 	} {
 		if got := g.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)

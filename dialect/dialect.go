@@ -56,32 +56,36 @@ type Gateway struct {
 	Keyring func(context.Context) (*keystore.Keyring, error)
 	// Logger is the handler's.
 	Logger *zap.Logger
-	// Called is told who makes a call that is accepted, for the access log. It may
-	// be nil.
-	Called func(*http.Request, *keystore.Grant)
+	// Judged, if set, is told of each verdict on a caller, for metrics and the
+	// access log. The grant is nil unless the key is known.
+	Judged func(*http.Request, *keystore.Grant, keystore.Verdict)
 }
 
 // Authenticate judges the key that a request to a management route presents,
 // which is a use of the key. With any verdict but OK the caller refuses; the
 // cause of a verdict that the store could not give is logged here.
 func (g Gateway) Authenticate(r *http.Request, from *Finder, needs *keystore.Requirement) (*keystore.Grant, keystore.Verdict) {
+	grant, verdict, err := g.judge(r, from, needs)
+	if err != nil {
+		g.Logger.Error("the store could not give a verdict", zap.Error(err))
+		grant, verdict = nil, keystore.StoreUnavailable
+	}
+	if g.Judged != nil {
+		g.Judged(r, grant, verdict)
+	}
+	return grant, verdict
+}
+
+func (g Gateway) judge(r *http.Request, from *Finder, needs *keystore.Requirement) (*keystore.Grant, keystore.Verdict, error) {
 	text, verdict := from.Find(r)
 	if verdict != keystore.OK {
-		return nil, verdict
+		return nil, verdict, nil
 	}
 	kr, err := g.Keyring(r.Context())
-	if err == nil {
-		var grant *keystore.Grant
-		grant, verdict, err = kr.Accept(r.Context(), text, keystore.Request{Requirement: needs, ClientIP: ClientIP(r)})
-		if err == nil {
-			if verdict == keystore.OK && g.Called != nil {
-				g.Called(r, grant)
-			}
-			return grant, verdict
-		}
+	if err != nil {
+		return nil, 0, err
 	}
-	g.Logger.Error("the store could not give a verdict", zap.Error(err))
-	return nil, keystore.StoreUnavailable
+	return kr.Accept(r.Context(), text, keystore.Request{Requirement: needs, ClientIP: ClientIP(r)})
 }
 
 // ClientIP is the address of the client as Caddy determined it, with the
