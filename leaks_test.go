@@ -85,12 +85,11 @@ func loadLeakCaddy(t *testing.T, caddyfile string) (dir, port string) {
 
 func freeLeakPort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(freeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
+	return port
 }
 
 func TestLeakingLogs(t *testing.T) {

@@ -171,14 +171,24 @@ func adapt(caddyfile string) ([]byte, error) {
 	return config, err
 }
 
+// nextPort is where freeAddr goes on to look. Its ports are below those that the
+// system gives out by itself, and none comes twice: Caddy's listeners share a port
+// without a word, and a test would talk to another's.
+var nextPort = 20_000 + os.Getpid()%5_000
+
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 5_000 {
+		nextPort = 20_000 + (nextPort+1-20_000)%6_000
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // keyring is that of the running configuration.
