@@ -198,7 +198,7 @@ func FuzzCaddyfile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, block string) {
 		if strings.Contains(block, "import") { // it would read files
-			t.Skip()
+			return
 		}
 		for _, caddyfile := range []string{
 			":8080 {\n\tapi_keys {\n" + block + "\n\t}\n}\n",

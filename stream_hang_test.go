@@ -94,5 +94,9 @@ func TestAStoreThatHangsDelaysNoExpiry(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Error(err)
 	}
-	time.Sleep(2 * recheckInterval)
+	for ended := false; !ended; time.Sleep(time.Millisecond) {
+		set.mu.Lock()
+		ended = !set.running
+		set.mu.Unlock()
+	}
 }

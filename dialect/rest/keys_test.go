@@ -142,8 +142,13 @@ func TestVerifySaysWhatAKeyIsWorth(t *testing.T) {
 	op.do("POST", "/keys/"+revoked.key+"/revoke", "").want(200)
 	op.do("PATCH", "/credentials/"+inactive.credential, `{"active":false}`).want(200)
 	expiring := g.newKey(account)
-	op.do("PATCH", "/keys/"+expiring.key, `{"expires_at":"`+in(30*time.Millisecond)+`"}`).want(200)
-	time.Sleep(50 * time.Millisecond)
+	op.do("PATCH", "/keys/"+expiring.key, `{"expires_at":"`+in(time.Second)+`"}`).want(200)
+	ended := func() bool {
+		return strings.Contains(string(op.do("POST", "/keys/verify", `{"key":"`+expiring.secret+`"}`).body), "expired_key")
+	}
+	for deadline := time.Now().Add(10 * time.Second); !ended() && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond) // only time brings it
+	}
 
 	mistyped := good.secret[:len(good.secret)-1] + "~"
 	for _, rule := range []struct {
