@@ -29,7 +29,7 @@ func (h *Handler) enforce(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return next.ServeHTTP(w, r)
 	}
 	if verdict != keystore.OK {
-		return h.refuse(w, r, verdict)
+		return h.refuse(w, r, nil, verdict)
 	}
 	request := keystore.Request{Requirement: &h.requirement, ClientIP: dialect.ClientIP(r)}
 	keyring, err := h.app.Keyring(r.Context())
@@ -42,7 +42,7 @@ func (h *Handler) enforce(w http.ResponseWriter, r *http.Request, next caddyhttp
 	case keystore.StoreUnavailable:
 		return h.refuseUnavailable(w, r, err)
 	default:
-		return h.refuse(w, r, verdict)
+		return h.refuse(w, r, grant, verdict)
 	}
 	verdicts[keystore.OK].Inc()
 	if stop := grant.Notice(keyring.Now()); stop != 0 {
@@ -84,12 +84,12 @@ func isPreflight(r *http.Request) bool {
 // refuse answers in the manner of the chosen dialect. It writes the answer
 // itself: an error handed to Caddy costs more, and error routes could let the
 // request through.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, v keystore.Verdict) error {
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, g *keystore.Grant, v keystore.Verdict) error {
 	verdicts[v].Inc()
 	if c := h.logger.Check(zap.DebugLevel, "refused"); c != nil {
 		c.Write(zap.Stringer("verdict", v))
 	}
-	h.refuser.Refuse(w, r, dialect.RefusalOf(v, h.finder))
+	h.refuser.Refuse(w, r, dialect.RefusalOf(v, g, h.finder))
 	return nil
 }
 
@@ -97,5 +97,5 @@ func (h *Handler) refuseUnavailable(w http.ResponseWriter, r *http.Request, caus
 	if r.Context().Err() == nil { // else the client left, and nothing is wrong
 		h.logger.Error("the store could not give a verdict", zap.Error(cause))
 	}
-	return h.refuse(w, r, keystore.StoreUnavailable)
+	return h.refuse(w, r, nil, keystore.StoreUnavailable)
 }

@@ -236,7 +236,7 @@ func (h *Handler) loadDialects(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("api_keys: errors: %w", err)
 	}
-	h.refuser, err = h.connect(module, "")
+	h.refuser, err = h.connect(module, dialect.Gateway{ErrorsOnly: true})
 	return err
 }
 
@@ -331,16 +331,22 @@ func (h *Handler) mount(ctx caddy.Context, m *Mount, base string) (dialect.Diale
 	if err != nil {
 		return nil, fmt.Errorf("api_keys: loading dialect: %w", err)
 	}
-	return h.connect(val, base)
+	return h.connect(val, dialect.Gateway{Base: base})
 }
 
-func (h *Handler) connect(module any, base string) (dialect.Dialect, error) {
+// connect gives a dialect what it works on, beside its place.
+func (h *Handler) connect(module any, g dialect.Gateway) (dialect.Dialect, error) {
 	d, ok := module.(dialect.Dialect)
 	if !ok {
 		return nil, fmt.Errorf("api_keys: module %T is no dialect", module)
 	}
 	redactLocations(d.Locations())
-	return d, d.Mount(dialect.Gateway{Base: base, Site: h.finder, Keyring: h.app.Keyring, Logger: h.logger, Judged: judged})
+	g.Packages, g.ReservePackage, g.Mails = h.app.config.Packages, h.app.reservePackage, h.app.mails()
+	g.Site, g.Keyring, g.Logger, g.Judged = h.finder, h.app.Keyring, h.logger, judged
+	if err := d.Mount(g); err != nil {
+		return nil, fmt.Errorf("api_keys: %w", err)
+	}
+	return d, nil
 }
 
 // cleanBase checks a base path and drops its trailing slash. A path that is not
@@ -356,6 +362,16 @@ func cleanBase(given string) (string, error) {
 			"of letters, digits and '-', '.', '_', '~' between single slashes", given)
 	}
 	return base, nil
+}
+
+// reservePackage makes a declared package one for management. It is called while
+// handlers are provisioned, before the store is opened.
+func (app *App) reservePackage(name string) {
+	for i := range app.config.Packages {
+		if app.config.Packages[i].Name == name {
+			app.config.Packages[i].Management = true
+		}
+	}
 }
 
 // declares reports whether the app declares a package of this name.

@@ -68,6 +68,9 @@ type App struct {
 	// be of one, and every route that enforces must say what it requires.
 	Packages []Package `json:"packages,omitempty"`
 
+	// How keys are sent by e-mail. Default: they are not.
+	Mail *MailConfig `json:"mail,omitempty"`
+
 	ctx    caddy.Context
 	logger *zap.Logger
 	events *caddyevents.App

@@ -226,7 +226,7 @@ func (d *toyDialect) Mount(g dialect.Gateway) error {
 func (d *toyDialect) greet(w http.ResponseWriter, r *http.Request) {
 	grant, verdict := d.gateway.Authenticate(r, d.gateway.Site, &keystore.Requirement{})
 	if verdict != keystore.OK {
-		d.Refuse(w, r, dialect.RefusalOf(verdict, d.gateway.Site))
+		d.Refuse(w, r, dialect.RefusalOf(verdict, nil, d.gateway.Site))
 		return
 	}
 	_, _ = w.Write([]byte(d.Greeting + " " + r.PathValue("name") + " " + grant.KeyID))

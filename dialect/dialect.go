@@ -49,6 +49,16 @@ type Gateway struct {
 	// Base is the path below which the dialect's routes are: empty, or
 	// beginning and not ending with a slash.
 	Base string
+	// ErrorsOnly says that the dialect is there to refuse only: Route is not
+	// asked, and what only the routes need may be missing.
+	ErrorsOnly bool
+	// Packages are the declared packages, empty if none are.
+	Packages []keystore.Package
+	// ReservePackage makes a declared package one for management: its keys open
+	// only what names it. It is called in Mount.
+	ReservePackage func(name string)
+	// Mails says that keys can be sent by e-mail.
+	Mails bool
 	// Site finds keys where the site's clients present them.
 	Site *Finder
 	// Keyring opens the store on first use. An error means that it is not to be

@@ -10,6 +10,8 @@ import (
 // Refusal is the answer to a request that is not let through.
 type Refusal struct {
 	Verdict keystore.Verdict
+	// Grant is that of the presented key, nil unless the key is known.
+	Grant *keystore.Grant
 	// Status is the HTTP status.
 	Status int
 	// Detail is a sentence for the client.
@@ -48,10 +50,12 @@ const (
 	StoreRetryAfter = 5
 )
 
-// RefusalOf is what a verdict means to clients that present keys where the
-// finder looks.
-func RefusalOf(v keystore.Verdict, from *Finder) Refusal {
-	return from.refusals[v]
+// RefusalOf is what a verdict on a grant, nil if the key is not known, means to
+// clients that present keys where the finder looks.
+func RefusalOf(v keystore.Verdict, g *keystore.Grant, from *Finder) Refusal {
+	refusal := from.refusals[v]
+	refusal.Grant = g
+	return refusal
 }
 
 // newRefusals writes the table for one choice of key locations.

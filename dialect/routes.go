@@ -34,6 +34,15 @@ func NewRoutes(base string, notAllowed http.HandlerFunc) *Routes {
 // segments that stand for a name with [http.Request.PathValue], unescaped. GET
 // answers HEAD too.
 func (rs *Routes) Handle(pattern string, h http.HandlerFunc) {
+	rs.HandleOnly(pattern, h)
+	if path, isGet := strings.CutPrefix(pattern, http.MethodGet+" "); isGet {
+		rs.HandleOnly(http.MethodHead+" "+path, h)
+	}
+}
+
+// HandleOnly is Handle for a GET that is no mere reading, and does not answer
+// HEAD.
+func (rs *Routes) HandleOnly(pattern string, h http.HandlerFunc) {
 	method, rest, _ := strings.Cut(pattern, " ")
 	segments := strings.Split(rest, "/")[1:]
 	i := slices.IndexFunc(rs.paths, func(p *path) bool { return slices.Equal(p.segments, segments) })
@@ -43,9 +52,6 @@ func (rs *Routes) Handle(pattern string, h http.HandlerFunc) {
 	}
 	p := rs.paths[i]
 	p.methods[method] = h
-	if method == http.MethodGet {
-		p.methods[http.MethodHead] = h
-	}
 	allowed := make([]string, 0, len(p.methods))
 	for m := range p.methods {
 		allowed = append(allowed, m)

@@ -85,7 +85,7 @@ func (kr *Keyring) Accept(ctx context.Context, text string, r Request) (*Grant, 
 func (kr *Keyring) judge(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
 	g, v, err := kr.Verify(ctx, text)
 	if v == OK {
-		v = g.meets(r.Requirement, kr.management(g), r.ClientIP)
+		v = g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
 	}
 	return g, v, err
 }
@@ -110,14 +110,14 @@ func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Ve
 	if v := g.verdictAt(kr.Now()); v != OK {
 		return g, v
 	}
-	return g, g.meets(r.Requirement, kr.management(g), r.ClientIP)
+	return g, g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
 }
 
-// management reports whether the key opens only what names its package. A
+// isManagement reports whether keys of the package open only what names it. A
 // package that is no longer declared may have been of that kind.
-func (kr *Keyring) management(g *Grant) bool {
-	p, declared := kr.packages.byName[g.Package]
-	return p.Management || (!declared && g.Package != "")
+func (kr *Keyring) isManagement(packageName string) bool {
+	p, declared := kr.packages.byName[packageName]
+	return p.Management || (!declared && packageName != "")
 }
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

@@ -28,6 +28,9 @@ type Key struct {
 	// It is set on the keys made by a rotation with overlap until_first_use,
 	// and only on those: the first use of such a key stops all older ones.
 	UnusedExpiresAt Instant
+	// Mailed is set on keys that were made to be sent by e-mail. As long as one
+	// is unused it does not count against the cap of its credential.
+	Mailed bool
 
 	RevokedAt     Instant
 	RevokedReason string

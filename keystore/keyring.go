@@ -148,8 +148,9 @@ func (kr *Keyring) View(ctx context.Context, read func(Reader) error) error {
 
 // Actor is on whose behalf a change is made.
 type Actor struct {
-	operator bool
-	roles    []string
+	operator    bool
+	packageName string
+	roles       []string
 }
 
 // Operator may do everything.
@@ -157,14 +158,13 @@ func Operator() Actor { return Actor{operator: true} }
 
 // Holder is the holder of a key: an operator if its credential has
 // [RoleOperator].
-func Holder(g *Grant) Actor { return Actor{g.HasRole(RoleOperator), g.Roles} }
+func Holder(g *Grant) Actor { return Actor{g.HasRole(RoleOperator), g.Package, g.Roles} }
 
 // IsOperator reports whether the actor may do everything.
 func (a Actor) IsOperator() bool { return a.operator }
 
-// mayObtain reports whether the actor may get a key of a credential with these
-// roles: nobody but an operator gets what they lack.
-func (a Actor) mayObtain(roles []string) error {
+// hasRoles refuses an actor who lacks one of these roles.
+func (a Actor) hasRoles(roles []string) error {
 	if a.operator {
 		return nil
 	}
@@ -176,9 +176,34 @@ func (a Actor) mayObtain(roles []string) error {
 	return nil
 }
 
+// mayObtain reports whether the actor may get a key of a credential: nobody but
+// an operator gets a role that they lack, nor a key of a management package with
+// one that is not of that package.
+func (kr *Keyring) mayObtain(a Actor, c *Credential) error {
+	if !a.operator && c.Package != a.packageName && kr.isManagement(c.Package) {
+		return forbidden("the credential is of a package for management, and the presented key is not")
+	}
+	return a.hasRoles(c.Roles)
+}
+
+// Also is what a change does beside, in its own transaction, with what it made:
+// it reads, or writes what must be there if and only if the change is. Like the
+// change it may run more than once. Its error undoes the change.
+type Also[T any] func(Tx, T) error
+
+func runAlso[T any](tx Tx, made T, also []Also[T]) error {
+	for _, run := range also {
+		if err := run(tx, made); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CreateAccount stores a new account, active, with a UUIDv7 for an id unless it
-// has one. ErrConflict says that the id or the e-mail address is taken.
-func (kr *Keyring) CreateAccount(ctx context.Context, a Account) (*Account, error) {
+// has one. ErrConflict says that the id or the e-mail address is taken. Also runs
+// last in the transaction.
+func (kr *Keyring) CreateAccount(ctx context.Context, a Account, also ...Also[*Account]) (*Account, error) {
 	if a.ID == "" {
 		a.ID = newID()
 	}
@@ -192,7 +217,10 @@ func (kr *Keyring) CreateAccount(ctx context.Context, a Account) (*Account, erro
 		if err := emailFree(tx, &a); err != nil {
 			return err
 		}
-		return taken(tx.CreateAccount(&a), "id", "an account with this id exists, or existed")
+		if err := tx.CreateAccount(&a); err != nil {
+			return taken(err, "id", "an account with this id exists, or existed")
+		}
+		return runAlso(tx, &a, also)
 	})
 	if err != nil {
 		return nil, err
@@ -282,7 +310,7 @@ func (kr *Keyring) UpdateCredential(ctx context.Context, actor Actor, id string,
 		if err := c.validate(); err != nil {
 			return err
 		}
-		if err := actor.mayObtain(c.Roles); err != nil {
+		if err := actor.hasRoles(c.Roles); err != nil {
 			return err
 		}
 		return tx.UpdateCredential(c)

@@ -156,10 +156,10 @@ func (ps packages) find(name string) (Package, error) {
 	return Package{}, invalid("package", "must be one of: %s", list(ps.names()))
 }
 
-// of returns the package of an existing credential. A name that is no longer
+// named returns the package of an existing credential. A name that is no longer
 // declared gets the defaults, so that its keys can still be rotated away.
-func (ps packages) of(c *Credential) Package {
-	if p, ok := ps.byName[c.Package]; ok {
+func (ps packages) named(name string) Package {
+	if p, ok := ps.byName[name]; ok {
 		return p
 	}
 	return ps.none

@@ -57,8 +57,8 @@ func ParseOverlap(s string) (Overlap, error) {
 
 // Issue makes a credential for an account, with its first key. The package's
 // roles are added to those given. ErrNotFound says that there is no such
-// account.
-func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential) (*Issued, error) {
+// account. Also runs last in the transaction.
+func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential, also ...Also[*Issued]) (*Issued, error) {
 	p, err := kr.packages.find(c.Package)
 	if err != nil {
 		return nil, err
@@ -73,10 +73,11 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential) (*Issue
 	if c.ExpiresAt.reached(now) {
 		return nil, invalid("expires_at", "must be in the future")
 	}
-	if err := actor.mayObtain(c.Roles); err != nil {
+	if err := kr.mayObtain(actor, &c); err != nil {
 		return nil, err
 	}
 	k, text := kr.newKey(p, c.ID, now)
+	out := &Issued{Credential: &c, Text: text}
 	err = kr.vault.Update(ctx, func(tx Tx) error {
 		if _, err := tx.Account(c.AccountID); err != nil {
 			return err
@@ -84,13 +85,17 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential) (*Issue
 		if err := tx.CreateCredential(&c); err != nil {
 			return err
 		}
-		return kr.storeKey(tx, k)
+		if err := kr.storeKey(tx, k); err != nil {
+			return err
+		}
+		out.Key = statusOf(k, &c, nil, now)
+		return runAlso(tx, out, also)
 	})
 	if err != nil {
 		return nil, err
 	}
 	kr.onChange(Change{ChangeIssued, c.AccountID, c.ID, k.ID})
-	return &Issued{Credential: &c, Key: statusOf(k, &c, nil, now), Text: text}, nil
+	return out, nil
 }
 
 // newKey makes a key and its text.
@@ -126,12 +131,15 @@ type Rotation struct {
 	Overlap      Overlap
 	// ActivatesAfter is how long the new key waits before it works.
 	ActivatesAfter time.Duration
+	// Format of the new key's text, if not that of the package.
+	Format Format
 }
 
 // Rotate gives a credential a new key and bounds the older ones by the overlap,
 // in one transaction. Stop times only ever move earlier. ErrKeyLimit says that
-// the credential would have more live keys than it may.
-func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued, error) {
+// the credential would have more live keys than it may. Also runs last in the
+// transaction.
+func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation, also ...Also[*Issued]) (*Issued, error) {
 	var c *Credential
 	err := kr.View(ctx, func(read Reader) (err error) {
 		c, err = read.Credential(r.CredentialID)
@@ -143,7 +151,10 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued
 	// The key is made before the transaction, which may run more than once. If
 	// the credential's package changes in between, its format is the earlier one.
 	now := kr.Now()
-	p := kr.packages.of(c)
+	p := kr.packages.named(c.Package)
+	if r.Format != "" {
+		p.Format = r.Format
+	}
 	made, text := kr.newKey(p, c.ID, now)
 	if r.ActivatesAfter > 0 {
 		made.ActivatesAt = now.Add(r.ActivatesAfter)
@@ -154,28 +165,16 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued
 	out := &Issued{Text: text}
 	err = kr.vault.Update(ctx, func(tx Tx) (err error) {
 		k := *made
-		if out.Credential, err = rotatable(tx, actor, r.CredentialID, now); err != nil {
+		if out.Credential, err = kr.rotatable(tx, actor, r.CredentialID, now); err != nil {
 			return err
 		}
-		older, err := liveKeys(tx, r.CredentialID, now)
-		if err != nil {
+		if err := kr.underCap(tx, r, p.MaxKeys, now); err != nil {
 			return err
 		}
-		if !r.Overlap.revokes() && len(older) >= p.MaxKeys {
-			return conflict(ErrKeyLimit, "", "the credential has %d live keys, which is the limit: revoke one, or rotate with overlap 0s", len(older))
-		}
-		if err := kr.storeKey(tx, &k); err != nil {
+		if err := kr.addKey(tx, out, &k, r.Overlap, now); err != nil {
 			return err
 		}
-		for _, old := range older {
-			r.Overlap.bound(old, &k, now)
-			if err := tx.UpdateKey(old); err != nil {
-				return err
-			}
-		}
-		out.Key = statusOf(&k, out.Credential, nil, now)
-		out.Previous = statuses(older, out.Credential, append(older, &k), now)
-		return nil
+		return runAlso(tx, out, also)
 	})
 	if err != nil {
 		return nil, err
@@ -184,8 +183,48 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation) (*Issued
 	return out, nil
 }
 
+// underCap refuses one live key more than the credential may have. Mailed keys
+// that are not used yet do not count: a stranger can have them made.
+func (kr *Keyring) underCap(tx Reader, r Rotation, limit int, now Instant) error {
+	live, err := liveKeys(tx, r.CredentialID, now)
+	if err != nil || r.Overlap.revokes() {
+		return err
+	}
+	n := 0
+	for _, k := range live {
+		if !k.Mailed || k.FirstUsedAt != 0 {
+			n++
+		}
+	}
+	if n >= limit {
+		return conflict(ErrKeyLimit, "", "the credential has %d live keys, which is the limit: revoke one, or rotate with overlap 0s", n)
+	}
+	return nil
+}
+
+// addKey stores the next key of out.Credential, bounds the older ones that are
+// live, and completes out.
+func (kr *Keyring) addKey(tx Tx, out *Issued, k *Key, overlap Overlap, now Instant) error {
+	older, err := liveKeys(tx, k.CredentialID, now)
+	if err != nil {
+		return err
+	}
+	if err := kr.storeKey(tx, k); err != nil {
+		return err
+	}
+	for _, old := range older {
+		overlap.bound(old, k, now)
+		if err := tx.UpdateKey(old); err != nil {
+			return err
+		}
+	}
+	out.Key = statusOf(k, out.Credential, nil, now)
+	out.Previous = statuses(older, out.Credential, append(older, k), now)
+	return nil
+}
+
 // rotatable returns the credential if the actor may get a key of it.
-func rotatable(tx Reader, actor Actor, id string, now Instant) (*Credential, error) {
+func (kr *Keyring) rotatable(tx Reader, actor Actor, id string, now Instant) (*Credential, error) {
 	c, err := tx.Credential(id)
 	if err != nil {
 		return nil, err
@@ -193,7 +232,7 @@ func rotatable(tx Reader, actor Actor, id string, now Instant) (*Credential, err
 	if c.ExpiresAt.reached(now) {
 		return nil, conflict(ErrConflict, "", "the credential has expired: change its expires_at first")
 	}
-	return c, actor.mayObtain(c.Roles)
+	return c, kr.mayObtain(actor, c)
 }
 
 func (o Overlap) revokes() bool { return !o.UntilFirstUse && o.For == 0 }
@@ -286,8 +325,9 @@ func stopOlder(tx Tx, k *Key, now Instant) error {
 	return nil
 }
 
-// RevokeKey ends a key for ever. Revoking a revoked key changes nothing.
-func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string) (KeyStatus, error) {
+// RevokeKey ends a key for ever. Revoking a revoked key changes nothing. Also
+// runs last in the transaction, in any case.
+func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string, also ...Also[KeyStatus]) (KeyStatus, error) {
 	if err := checkText("reason", reason, maxText); err != nil {
 		return KeyStatus{}, err
 	}
@@ -297,7 +337,7 @@ func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string) (KeyStatus,
 		}
 		k.RevokedAt, k.RevokedReason = now, reason
 		return nil
-	})
+	}, also...)
 }
 
 // SetKeyExpiry moves the moment at which a live key stops; zero means never.
@@ -324,30 +364,33 @@ func (kr *Keyring) SetKeyExpiry(ctx context.Context, actor Actor, id string, at 
 var errUnchanged = errors.New("unchanged")
 
 // updateKey edits one key of a credential that exists.
-func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, edit func(KeyStatus, Instant) error) (KeyStatus, error) {
+func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, edit func(KeyStatus, Instant) error, also ...Also[KeyStatus]) (KeyStatus, error) {
 	var status KeyStatus
 	var c *Credential
+	var changed bool
 	err := kr.vault.Update(ctx, func(tx Tx) (err error) {
 		now := kr.Now()
 		if status, c, err = readKey(tx, id, now); err != nil {
 			return err
 		}
-		if err := edit(status, now); err != nil {
+		err = edit(status, now)
+		if changed = err == nil; changed {
+			if err := tx.UpdateKey(status.Key); err != nil {
+				return err
+			}
+			status, _, err = readKey(tx, id, now)
+		}
+		if err != nil && !errors.Is(err, errUnchanged) {
 			return err
 		}
-		if err := tx.UpdateKey(status.Key); err != nil {
-			return err
-		}
-		status, _, err = readKey(tx, id, now)
-		return err
+		return runAlso(tx, status, also)
 	})
-	switch {
-	case errors.Is(err, errUnchanged):
-		return status, nil
-	case err != nil:
+	if err != nil {
 		return KeyStatus{}, err
 	}
-	kr.onChange(Change{kind, c.AccountID, c.ID, id})
+	if changed {
+		kr.onChange(Change{kind, c.AccountID, c.ID, id})
+	}
 	return status, nil
 }
 

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -200,6 +201,16 @@ func canonical(text string) string {
 
 // plainDigest is the SHA-256 of a canonical text.
 func plainDigest(text string) Digest { return sha256.Sum256(bytesOf(text)) }
+
+// derived is the key that HKDF (RFC 5869) derives from a presented text and a
+// salt, for one purpose.
+func derived(text, salt, purpose string) Digest {
+	key, err := hkdf.Key(sha256.New, []byte(canonical(text)), []byte(salt), purpose, sha256.Size)
+	if err != nil { // only a length out of range could do it
+		panic(err)
+	}
+	return Digest(key)
+}
 
 // hasher digests key texts under an optional pepper. Without one its digest is
 // the plain one.

@@ -95,6 +95,20 @@ type Reader interface {
 
 	// Setting returns a value that SetSetting stored, nil if there is none.
 	Setting(name string) ([]byte, error)
+
+	// NextMail returns the mail that is due first, ErrNotFound if none waits.
+	NextMail() (*Mail, error)
+	// CountMails is how many wait, those being sent included. It may look at
+	// each of them.
+	CountMails() (int, error)
+
+	// Throttle returns until when a digest is throttled, zero if it never was or
+	// was pruned.
+	Throttle(Digest) (Instant, error)
+
+	// Reply returns the recorded reply of that digest, also one that has
+	// expired, until it is pruned.
+	Reply(Digest) (*Reply, error)
 }
 
 // Tx reads and writes records in a transaction. It sees its own writes.
@@ -129,6 +143,54 @@ type Tx interface {
 
 	// SetSetting stores a small named value that is not a record.
 	SetSetting(name string, value []byte) error
+
+	// PutMail stores a mail, in the place of one of the same account and
+	// package if there is one.
+	PutMail(*Mail) error
+	// UpdateMail replaces DueAt and Attempts of the mail of that id, and answers
+	// ErrNotFound if there is none, also because another took its place.
+	UpdateMail(*Mail) error
+	// DeleteMail answers ErrNotFound as UpdateMail does.
+	DeleteMail(id string) error
+
+	// SetThrottle throttles a digest until then.
+	SetThrottle(digest Digest, until Instant) error
+
+	// PutReply stores a reply, in the place of one of the same digest.
+	PutReply(*Reply) error
+
+	// Prune deletes throttles and replies that have ended at now.
+	Prune(now Instant) error
+}
+
+// Mail is a key that was asked for by e-mail and is not sent yet. It holds no
+// key: that is made when it is sent.
+type Mail struct {
+	// ID is a UUIDv7, of this request.
+	ID string
+	// AccountID is who is to get it. It may be nobody's: whether there is
+	// anything to send is decided when it is sent.
+	AccountID string
+	// Package of the credential whose key is asked for, empty where none are
+	// declared.
+	Package     string
+	RequestedAt Instant
+	// DueAt is when to send it, or to try again. While it is being sent, this is
+	// when that is given up for lost.
+	DueAt Instant
+	// Attempts is how often sending was begun.
+	Attempts int
+}
+
+// Reply is what was answered to a request with an Idempotency-Key.
+type Reply struct {
+	// Digest names who asked, under which key.
+	Digest Digest
+	// Request is the digest of what was asked.
+	Request Digest
+	// Sealed is the answer, under a key that is not in the store.
+	Sealed    []byte
+	ExpiresAt Instant
 }
 
 // Use says when a key was used.

@@ -16,6 +16,11 @@ type Vault struct {
 	clock  *Clock
 	uses   uses
 	report func(problem string, err error)
+	// mails tells the worker that the outbox is not empty.
+	mails chan struct{}
+	// answering are the requests with an Idempotency-Key that are being answered,
+	// by the digest of their reply.
+	answering sync.Map
 
 	stop sync.Once
 	quit chan struct{}
@@ -50,7 +55,8 @@ func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(pr
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{Cache: cache, clock: clock, report: report, quit: make(chan struct{}), done: make(chan struct{})}
+	v := &Vault{Cache: cache, clock: clock, report: report,
+		mails: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	go v.run()
 	return v, nil
 }
@@ -95,11 +101,25 @@ func (v *Vault) flushUses(ctx context.Context) {
 	}
 }
 
+// mailQueued wakes the worker up.
+func (v *Vault) mailQueued() {
+	select {
+	case v.mails <- struct{}{}:
+	default: // it is being woken already
+	}
+}
+
 // saveClock stores the time, so that a start with an earlier wall clock does
-// not bring expired keys back to life.
+// not bring expired keys back to life. What ended by then is swept out.
 func (v *Vault) saveClock(ctx context.Context) {
-	now := binary.BigEndian.AppendUint64(nil, uint64(v.Now()))
-	err := v.store.Update(ctx, func(tx Tx) error { return tx.SetSetting(clockSetting, now) })
+	now := v.Now()
+	value := binary.BigEndian.AppendUint64(nil, uint64(now))
+	err := v.store.Update(ctx, func(tx Tx) error {
+		if err := tx.Prune(now); err != nil {
+			return err
+		}
+		return tx.SetSetting(clockSetting, value)
+	})
 	if err != nil {
 		v.report("the time could not be written to the store", err)
 	}

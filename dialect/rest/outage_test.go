@@ -121,7 +121,7 @@ func TestARefusalIsAProblem(t *testing.T) {
 		t.Fatal(err)
 	}
 	for v := keystore.MissingKey; v < keystore.Verdicts; v++ {
-		f := dialect.RefusalOf(v, finder)
+		f := dialect.RefusalOf(v, nil, finder)
 		w := httptest.NewRecorder()
 		new(Dialect).Refuse(w, httptest.NewRequest("GET", "/a%2Fb?key=x", nil), f)
 		body := w.Body.String()

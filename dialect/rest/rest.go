@@ -80,7 +80,7 @@ func (d *Dialect) Mount(g dialect.Gateway) error {
 func (d *Dialect) identify(w http.ResponseWriter, r *http.Request) (caller, bool) {
 	grant, verdict := d.gateway.Authenticate(r, d.gateway.Site, needs)
 	if verdict != keystore.OK {
-		d.Refuse(w, r, dialect.RefusalOf(verdict, d.gateway.Site))
+		d.Refuse(w, r, dialect.RefusalOf(verdict, grant, d.gateway.Site))
 		return caller{}, false
 	}
 	d.gateway.Site.Strip(r)

@@ -126,9 +126,9 @@ func list[T any](r *reader, op string, scan func(row) (T, error), id statement, 
 	return found, nil
 }
 
-func scanPosition(r row) (position int64, err error) {
-	err = r.Scan(&position)
-	return position, err
+func scanNumber(r row) (number int64, err error) {
+	err = r.Scan(&number)
+	return number, err
 }
 
 // page reads one page: id lists it, and position finds where it starts. Args
@@ -140,7 +140,7 @@ func page[T any](r *reader, op string, scan func(row) (T, error), id, position s
 	}
 	if p.After != "" {
 		var err error
-		if after, err = one(r, op, scanPosition, position, append(args[:len(args):len(args)], p.After)...); err != nil {
+		if after, err = one(r, op, scanNumber, position, append(args[:len(args):len(args)], p.After)...); err != nil {
 			return nil, err
 		}
 	}
@@ -202,4 +202,25 @@ func (r *reader) Setting(name string) ([]byte, error) {
 		return nil, nil
 	}
 	return value, err
+}
+
+func (r *reader) NextMail() (*keystore.Mail, error) {
+	return one(r, "read next mail", scanMail, nextMail)
+}
+
+func (r *reader) CountMails() (int, error) {
+	n, err := one(r, "count mails", scanNumber, countMails)
+	return int(n), err
+}
+
+func (r *reader) Throttle(digest keystore.Digest) (keystore.Instant, error) {
+	until, err := one(r, "read throttle", scanNumber, throttle, digest[:])
+	if errors.Is(err, keystore.ErrNotFound) {
+		return 0, nil
+	}
+	return keystore.Instant(until), err
+}
+
+func (r *reader) Reply(digest keystore.Digest) (*keystore.Reply, error) {
+	return one(r, "read reply", scanReply, reply, digest[:])
 }

@@ -133,14 +133,14 @@ func insertKeyValues(k *keystore.Key) []any {
 	return []any{k.ID, k.CredentialID, k.Digest[:], string(k.DigestKind), k.Hint, string(k.Format), sealed(k),
 		int64(k.CreatedAt), int64(k.ActivatesAt), int64(k.ExpiresAt), int64(k.UnusedExpiresAt),
 		int64(k.RevokedAt), k.RevokedReason, k.SupersededBy, int64(k.SupersededAt), k.StopsOnUseOf,
-		int64(k.FirstUsedAt), int64(k.LastUsedAt)}
+		int64(k.FirstUsedAt), int64(k.LastUsedAt), k.Mailed}
 }
 
 func updateKeyValues(k *keystore.Key) []any {
 	return []any{k.ID, k.CredentialID, k.Hint, string(k.Format), sealed(k),
 		int64(k.ActivatesAt), int64(k.ExpiresAt), int64(k.UnusedExpiresAt),
 		int64(k.RevokedAt), k.RevokedReason, k.SupersededBy, int64(k.SupersededAt), k.StopsOnUseOf,
-		int64(k.FirstUsedAt)}
+		int64(k.FirstUsedAt), k.Mailed}
 }
 
 func scanKey(r row) (*keystore.Key, error) {
@@ -148,7 +148,8 @@ func scanKey(r row) (*keystore.Key, error) {
 	var digest []byte
 	err := r.Scan(&k.Seq, &k.ID, &k.CredentialID, &digest, &k.DigestKind, &k.Hint, &k.Format, &k.Sealed,
 		&k.CreatedAt, &k.ActivatesAt, &k.ExpiresAt, &k.UnusedExpiresAt, &k.RevokedAt, &k.RevokedReason,
-		&k.SupersededBy, &k.SupersededAt, &k.StopsOnUseOf, &k.FirstUsedAt, &k.LastUsedAt)
+		&k.SupersededBy, &k.SupersededAt, &k.StopsOnUseOf, &k.FirstUsedAt, &k.LastUsedAt,
+		&k.Mailed)
 	if err != nil {
 		return nil, err
 	}
@@ -183,4 +184,23 @@ func scanGrant(r row, digest keystore.Digest) (*keystore.Grant, error) {
 		return nil, err
 	}
 	return g, decodeUse(roles, ips, &g.Roles, &g.AllowedIPs)
+}
+
+func scanMail(r row) (*keystore.Mail, error) {
+	m := new(keystore.Mail)
+	return m, r.Scan(&m.ID, &m.AccountID, &m.Package, &m.RequestedAt, &m.DueAt, &m.Attempts)
+}
+
+func scanReply(r row) (*keystore.Reply, error) {
+	p := new(keystore.Reply)
+	var digest, request []byte
+	if err := r.Scan(&digest, &request, &p.Sealed, &p.ExpiresAt); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Digest, err = digestOf(digest); err != nil {
+		return nil, err
+	}
+	p.Request, err = digestOf(request)
+	return p, err
 }

@@ -21,12 +21,15 @@ import (
 //     that comparisons need no NULL logic.
 //   - A list or a map is JSON text; an empty one is the empty text, so that the
 //     common case is read without a JSON decoder.
-//   - Records are never deleted: a deletion leaves a tombstone with deleted_at
-//     set. So max(number) + 1 and a growing seq never give a value twice.
+//   - Accounts, credentials and keys are never deleted: a deletion leaves a
+//     tombstone with deleted_at set. So max(number) + 1 and a growing seq never
+//     give a value twice.
 
 // migrations lists the schema's versions in order, the first being version 1.
 var migrations = []string{
 	firstSchema,
+	mailSchema,
+	replySchema,
 }
 
 // schemaVersion is the version that this program reads and writes.
@@ -106,6 +109,48 @@ CREATE TABLE settings (
 	name  TEXT    NOT NULL PRIMARY KEY,
 	value {bytes} NOT NULL
 );
+`
+
+// mailSchema is for keys that are sent by e-mail.
+const mailSchema = `
+ALTER TABLE keys ADD COLUMN mailed BOOLEAN NOT NULL DEFAULT FALSE;
+
+CREATE TABLE outbox (
+	-- Keys that were asked for by e-mail and are not sent yet. The keys themselves are made when they are sent.
+	id           TEXT      NOT NULL PRIMARY KEY,
+	account_id   TEXT      NOT NULL,           -- who is to get it; may be nobody's, so that nobody learns which addresses are known
+	package      TEXT      NOT NULL,
+	requested_at {integer} NOT NULL,
+	due_at       {integer} NOT NULL,           -- when to send it, or to try again; while it is sent, when that is given up
+	attempts     {integer} NOT NULL,           -- how often sending was begun
+	UNIQUE (account_id, package)
+);
+
+-- What is due first.
+CREATE INDEX outbox_by_due_at ON outbox (due_at);
+
+CREATE TABLE throttles (
+	-- E-mail addresses to which nothing is sent for a while.
+	digest   {bytes}   NOT NULL PRIMARY KEY CHECK (length(digest) = 32), -- SHA-256 of the lower-cased address
+	until_at {integer} NOT NULL
+);
+
+-- What can be pruned.
+CREATE INDEX throttles_by_until_at ON throttles (until_at);
+`
+
+// replySchema is for requests that are sent twice.
+const replySchema = `
+CREATE TABLE replies (
+	-- What was answered to requests with an Idempotency-Key. Nothing in here opens what is sealed.
+	digest     {bytes}   NOT NULL PRIMARY KEY CHECK (length(digest) = 32), -- of the presented key and the Idempotency-Key
+	request    {bytes}   NOT NULL CHECK (length(request) = 32),            -- digest of method, path and body
+	sealed     {bytes}   NOT NULL,             -- the answer, under a key derived from what the client presents
+	expires_at {integer} NOT NULL
+);
+
+-- What can be pruned.
+CREATE INDEX replies_by_expires_at ON replies (expires_at);
 `
 
 // migrate brings the database to schemaVersion.

@@ -26,6 +26,10 @@ const (
 	credentialDigests
 	accountDigests
 	setting
+	nextMail
+	countMails
+	throttle
+	reply
 
 	// Those from here on write, and are prepared for the writer only.
 	insertAccount
@@ -36,6 +40,13 @@ const (
 	updateKey
 	recordUse
 	putSetting
+	putMail
+	updateMail
+	deleteMail
+	putThrottle
+	putReply
+	pruneThrottles
+	pruneReplies
 	savepoint
 	rollbackTo
 	release
@@ -59,7 +70,7 @@ const (
 
 	keyColumns = `seq, id, credential_id, digest, digest_kind, hint, format, sealed,
 		created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
-		superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at`
+		superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed`
 )
 
 // texts are the statements, for every engine. Each is served by a primary key
@@ -104,6 +115,12 @@ var texts = [statements]string{
 
 	setting: `SELECT value FROM settings WHERE name = $1`,
 
+	nextMail: `SELECT id, account_id, package, requested_at, due_at, attempts
+		FROM outbox ORDER BY due_at LIMIT 1`,
+	countMails: `SELECT count(*) FROM outbox`,
+	throttle:   `SELECT until_at FROM throttles WHERE digest = $1`,
+	reply:      `SELECT digest, request, sealed, expires_at FROM replies WHERE digest = $1`,
+
 	// One more than the highest is safe because nothing else writes between
 	// the look at the highest and the commit: see the writer.
 	insertAccount: `INSERT INTO accounts (number, id, email, email_key, active, roles, first_name, last_name,
@@ -130,15 +147,15 @@ var texts = [statements]string{
 
 	insertKey: `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
 			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
-			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at)
-		SELECT $1, c.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed)
+		SELECT $1, c.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
 		FROM credentials c JOIN accounts a ON a.id = c.account_id
 		WHERE c.id = $2 AND c.deleted_at = 0 AND a.deleted_at = 0
 		RETURNING seq`,
 	updateKey: `UPDATE keys SET credential_id = $2, hint = $3, format = $4, sealed = $5,
 			activates_at = $6, expires_at = $7, unused_expires_at = $8, revoked_at = $9,
 			revoked_reason = $10, superseded_by = $11, superseded_at = $12, stops_on_use_of = $13,
-			first_used_at = $14
+			first_used_at = $14, mailed = $15
 		WHERE id = $1`,
 
 	// A use that tells nothing new writes nothing.
@@ -149,6 +166,23 @@ var texts = [statements]string{
 
 	putSetting: `INSERT INTO settings (name, value) VALUES ($1, $2)
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`,
+
+	putMail: `INSERT INTO outbox (id, account_id, package, requested_at, due_at, attempts)
+		VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (account_id, package) DO UPDATE SET id = excluded.id,
+			requested_at = excluded.requested_at, due_at = excluded.due_at, attempts = excluded.attempts`,
+	updateMail: `UPDATE outbox SET due_at = $2, attempts = $3 WHERE id = $1`,
+	deleteMail: `DELETE FROM outbox WHERE id = $1`,
+
+	putThrottle: `INSERT INTO throttles (digest, until_at) VALUES ($1, $2)
+		ON CONFLICT (digest) DO UPDATE SET until_at = excluded.until_at`,
+
+	putReply: `INSERT INTO replies (digest, request, sealed, expires_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (digest) DO UPDATE SET request = excluded.request, sealed = excluded.sealed,
+			expires_at = excluded.expires_at`,
+
+	pruneThrottles: `DELETE FROM throttles WHERE until_at <= $1`,
+	pruneReplies:   `DELETE FROM replies WHERE expires_at <= $1`,
 
 	savepoint:  `SAVEPOINT change`,
 	rollbackTo: `ROLLBACK TO SAVEPOINT change`,

@@ -14,7 +14,7 @@ func notFound(op string) error { return fmt.Errorf("%s: %w", op, keystore.ErrNot
 
 // insert runs a statement that returns the number that the database assigned.
 func (t *transaction) insert(op string, assigned *int64, id statement, values []any) error {
-	number, err := one(&t.reader, op, scanPosition, id, values...)
+	number, err := one(&t.reader, op, scanNumber, id, values...)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,41 @@ func (t *transaction) SetSetting(name string, value []byte) error {
 	if value == nil {
 		value = []byte{}
 	}
-	return t.with("set setting", func(s *session) error {
-		_, err := s.exec(putSetting, name, value)
+	return t.put("set setting", putSetting, name, value)
+}
+
+// put runs a statement that writes its row in any case.
+func (t *transaction) put(op string, id statement, values ...any) error {
+	return t.with(op, func(s *session) error {
+		_, err := s.exec(id, values...)
 		return err
 	})
+}
+
+func (t *transaction) PutMail(m *keystore.Mail) error {
+	return t.put("put mail", putMail, m.ID, m.AccountID, m.Package, int64(m.RequestedAt), int64(m.DueAt), m.Attempts)
+}
+
+func (t *transaction) UpdateMail(m *keystore.Mail) error {
+	return t.replace("update mail", updateMail, []any{m.ID, int64(m.DueAt), m.Attempts})
+}
+
+func (t *transaction) DeleteMail(id string) error {
+	return t.replace("delete mail", deleteMail, []any{id})
+}
+
+func (t *transaction) SetThrottle(digest keystore.Digest, until keystore.Instant) error {
+	return t.put("set throttle", putThrottle, digest[:], int64(until))
+}
+
+func (t *transaction) PutReply(p *keystore.Reply) error {
+	return t.put("put reply", putReply, p.Digest[:], p.Request[:], p.Sealed, int64(p.ExpiresAt))
+}
+
+func (t *transaction) Prune(now keystore.Instant) error {
+	const op = "prune"
+	if err := t.put(op, pruneThrottles, int64(now)); err != nil {
+		return err
+	}
+	return t.put(op, pruneReplies, int64(now))
 }

@@ -233,6 +233,8 @@ func TestAStatementThatLosesTheTransactionFailsTheUpdatesBeforeItOnly(t *testing
 
 func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 	store := newStoreForTest(t)
+	// These read the end of an index, or all of one whose table is bounded.
+	ends := map[statement]bool{insertAccount: true, nextMail: true, countMails: true}
 	for id := lookup; id < savepoint; id++ {
 		rows, err := store.writer.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+texts[id], make([]any, 20)[:parameters(texts[id])]...)
 		if err != nil {
@@ -244,7 +246,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 			if err := rows.Scan(&a, &b, &c, &step); err != nil {
 				t.Fatal(err)
 			}
-			if (strings.HasPrefix(step, "SCAN") && id != insertAccount && !strings.Contains(step, "CONSTANT")) || strings.Contains(step, "TEMP B-TREE") {
+			if (strings.HasPrefix(step, "SCAN") && !ends[id] && !strings.Contains(step, "CONSTANT")) || strings.Contains(step, "TEMP B-TREE") {
 				t.Errorf("%s\nplans: %s", texts[id], step)
 			}
 		}

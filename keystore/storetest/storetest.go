@@ -53,6 +53,7 @@ func Run(t *testing.T, h Harness) {
 		{"lookup", lookupRules},
 		{"lists", listRules},
 		{"uses and settings", useRules},
+		{"mails, throttles and replies", mailRules},
 		{"transactions", transactionRules},
 		{"contexts", contextRules},
 		{"lifecycle", lifecycleRules},
@@ -242,7 +243,7 @@ func fullKey(id, credential string) *keystore.Key {
 		ID: id, CredentialID: credential, DigestKind: keystore.DigestHMACSHA256, Hint: "key_" + id,
 		Format: keystore.FormatAlphanumeric, Sealed: []byte{0, 1, 2, 0xff, 0},
 		CreatedAt: 1_700_000_000_006, ActivatesAt: 1_700_000_000_007, ExpiresAt: 1_900_000_000_008,
-		UnusedExpiresAt: 1_800_000_000_009, RevokedAt: 1_750_000_000_010, RevokedReason: "leaked, «sorry»",
+		UnusedExpiresAt: 1_800_000_000_009, Mailed: true, RevokedAt: 1_750_000_000_010, RevokedReason: "leaked, «sorry»",
 		SupersededBy: "other1", SupersededAt: 1_740_000_000_011, StopsOnUseOf: "other2",
 		FirstUsedAt: 1_710_000_000_012, LastUsedAt: 1_720_000_000_013,
 	}
