@@ -52,11 +52,14 @@ func createAccount(c *call, in accountCreation) (reply, error) {
 	if err := in.set(&a); err != nil {
 		return reply{}, err
 	}
-	made, err := c.keyring.CreateAccount(c.Context(), a)
+	answer := func(made *keystore.Account) (reply, error) {
+		return c.created("accounts", made.ID, accountOf(made))
+	}
+	made, err := c.keyring.CreateAccount(c.Context(), a, recorded(c, answer))
 	if err != nil {
 		return reply{}, err
 	}
-	return c.created("accounts", made.ID, accountOf(made))
+	return answer(made)
 }
 
 // refuseInactive refuses to make what is deactivated from the start: the domain

@@ -117,7 +117,7 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 		}
 		out, err := api.serve(rt, &call{Request: r, w: w, caller: from, base: base})
 		if err == nil {
-			err = out.write(w)
+			err = out.write(w, r)
 		}
 		if err != nil {
 			api.fail(w, r, err)
@@ -126,7 +126,8 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 }
 
 // serve runs a call: may its caller make it, is the query one, does what the
-// path names exist and is it the caller's to see? Only then is the body read.
+// path names exist and is it the caller's to see? Only then is the body read, and
+// an answer given again that was given before.
 func (api *API) serve(rt route, c *call) (reply, error) {
 	if !rt.open && !c.caller.isOperator() {
 		return reply{}, refuse(keystore.ErrForbidden, "", "the presented key may not do this: it takes the role "+keystore.RoleOperator)
@@ -141,6 +142,13 @@ func (api *API) serve(rt route, c *call) (reply, error) {
 	if err := c.findOwn(); err != nil {
 		return reply{}, err
 	}
+	if err := c.begin(); err != nil {
+		return reply{}, err
+	}
+	defer c.once.End()
+	if c.once.Reply() != nil {
+		return reply{again: c.once}, nil
+	}
 	return rt.act(c)
 }
 
@@ -152,6 +160,10 @@ type call struct {
 	base    string
 	query   url.Values
 	keyring *keystore.Keyring
+	// once is set if the request has an Idempotency-Key.
+	once *keystore.Once
+	// sent is the body if it was read before the action.
+	sent []byte
 }
 
 // reply is what a call answers when it is done.
@@ -160,30 +172,45 @@ type reply struct {
 	// location is the path of what was made, empty where nothing was.
 	location string
 	body     any // nil where there is none
+	// again, if set, has the whole reply: it was given before.
+	again *keystore.Once
 }
 
 func ok(body any) (reply, error) { return reply{status: http.StatusOK, body: body}, nil }
 
 func (c *call) created(kind, id string, body any) (reply, error) {
-	return reply{http.StatusCreated, c.base + "/" + kind + "/" + id, body}, nil
+	return reply{status: http.StatusCreated, location: c.base + "/" + kind + "/" + id, body: body}, nil
 }
 
 var done = reply{status: http.StatusNoContent}
 
-// write sends the reply. After an error nothing is sent.
-func (out reply) write(w http.ResponseWriter) error {
-	var body []byte
+// encode writes the reply as it is sent. The members of maps are sorted, so that
+// a reply that is recorded and one that is sent are the same bytes.
+func (out reply) encode() (dialect.Reply, error) {
+	encoded := dialect.Reply{Status: out.status, Header: http.Header{}}
 	if out.body != nil {
-		var err error
-		if body, err = json.Marshal(out.body); err != nil {
-			return fmt.Errorf("writing an answer: %w", err)
+		body, err := json.Marshal(out.body, json.Deterministic(true))
+		if err != nil {
+			return dialect.Reply{}, fmt.Errorf("writing an answer: %w", err)
 		}
-		w.Header().Set("Content-Type", "application/json")
+		encoded.Body = body
+		encoded.Header.Set("Content-Type", "application/json")
 	}
 	if out.location != "" {
-		w.Header().Set("Location", out.location)
+		encoded.Header.Set("Location", out.location)
 	}
-	w.WriteHeader(out.status)
-	_, _ = w.Write(body)
+	return encoded, nil
+}
+
+// write sends the reply. After an error nothing is sent.
+func (out reply) write(w http.ResponseWriter, r *http.Request) error {
+	if dialect.Replay(w, r, out.again) {
+		return nil
+	}
+	encoded, err := out.encode()
+	if err != nil {
+		return err
+	}
+	encoded.Write(w, r)
 	return nil
 }

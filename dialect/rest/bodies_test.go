@@ -44,8 +44,8 @@ func TestABadBodyIsRefusedByNameAndStoresNothing(t *testing.T) {
 		{"a comment", "POST /accounts", `{"company":"x"/* */}`, 400, "malformed_body", ""},
 		{"deeply nested", "POST /accounts", strings.Repeat(`{"a":`, 10001), 400, "invalid_member", "a"},
 		{"1 MB", "POST /accounts", `{"company":"` + strings.Repeat("x", 1<<20) + `"}`, 413, "body_too_large", ""},
-		{"one byte too large", "POST /accounts", `{"company":"` + strings.Repeat("x", maxBody-13) + `"}`, 413, "body_too_large", ""},
-		{"as large as can be", "POST /accounts", `{"company":"` + strings.Repeat("x", maxBody-14) + `"}`, 422, "invalid_member", "company"},
+		{"one byte too large", "POST /accounts", `{"company":"` + strings.Repeat("x", dialect.MaxBody-13) + `"}`, 413, "body_too_large", ""},
+		{"as large as can be", "POST /accounts", `{"company":"` + strings.Repeat("x", dialect.MaxBody-14) + `"}`, 422, "invalid_member", "company"},
 
 		{"an unknown member", "POST /accounts", `{"e-mail":"ada@example.com"}`, 400, "invalid_member", "e-mail"},
 		{"another letter case", "POST /accounts", `{"Email":"ada@example.com"}`, 400, "invalid_member", "Email"},

@@ -6,7 +6,12 @@ import (
 
 // caller is who makes a call: the holder of a key, or without a grant the
 // operator of the machine.
-type caller struct{ grant *keystore.Grant }
+type caller struct {
+	grant *keystore.Grant
+	// once begins to answer a POST that may have an Idempotency-Key, with its
+	// body. The operator of the machine has none.
+	once func(body []byte) (*keystore.Once, error)
+}
 
 // actor is the caller in the words of the domain.
 func (c caller) actor() keystore.Actor {

@@ -41,11 +41,14 @@ func createCredential(c *call, in credentialMembers) (reply, error) {
 	if err := in.set(&cr); err != nil {
 		return reply{}, err
 	}
-	made, err := c.keyring.Issue(c.Context(), c.caller.actor(), cr)
+	answer := func(made *keystore.Issued) (reply, error) {
+		return c.created("credentials", made.Credential.ID, issued{credentialOf(made.Credential), newKeyOf(made)})
+	}
+	made, err := c.keyring.Issue(c.Context(), c.caller.actor(), cr, recorded(c, answer))
 	if err != nil {
 		return reply{}, err
 	}
-	return c.created("credentials", made.Credential.ID, issued{credentialOf(made.Credential), newKeyOf(made)})
+	return answer(made)
 }
 
 func listCredentials(c *call) (reply, error) {
@@ -95,11 +98,14 @@ func rotate(c *call, credentialID string, in rotationMembers) (reply, error) {
 	if err := setParsed(in.Overlap, &r.Overlap, keystore.ParseOverlap); err != nil {
 		return reply{}, err
 	}
-	made, err := c.keyring.Rotate(c.Context(), c.caller.actor(), r)
+	answer := func(made *keystore.Issued) (reply, error) {
+		return ok(rotated{newKeyOf(made), keysOf(made.Previous)})
+	}
+	made, err := c.keyring.Rotate(c.Context(), c.caller.actor(), r, recorded(c, answer))
 	if err != nil {
 		return reply{}, err
 	}
-	return ok(rotated{newKeyOf(made), keysOf(made.Previous)})
+	return answer(made)
 }
 
 // parseExpiry reads a moment at which something is to end. Moments that an

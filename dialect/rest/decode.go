@@ -4,22 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddy-apikeys/caddy-apikeys/dialect"
 )
 
 // This file reads bodies. What it says about a bad one names the place and
 // what is expected there, and repeats nothing of it but the names of members.
-
-// maxBody is the largest body that is read, in bytes.
-const maxBody = 64 << 10
 
 // withBody makes an action of one that wants a body. All members are optional
 // as far as JSON goes, so that no body at all is an empty one.
@@ -34,19 +31,31 @@ func withBody[B any](act func(*call, B) (reply, error)) action {
 }
 
 func (c *call) decode(into any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return refuse(errTooLarge, "", fmt.Sprintf("the body is larger than %d bytes", maxBody))
-	case err != nil:
-		return refuse(errMalformed, "", "the body could not be read to its end")
-	case len(body) == 0:
+	body := c.sent
+	if body == nil {
+		var err error
+		if body, err = c.readBody(); err != nil {
+			return err
+		}
+	}
+	if len(body) == 0 {
 		return nil
-	case !isJSON(c.Header.Get("Content-Type")):
+	}
+	if !isJSON(c.Header.Get("Content-Type")) {
 		return refuse(errMediaType, "", "the body must be application/json")
 	}
 	return decodeJSON(body, into)
+}
+
+func (c *call) readBody() ([]byte, error) {
+	body, err := dialect.ReadBody(c.w, c.Request)
+	switch {
+	case errors.Is(err, dialect.ErrBodyTooLarge):
+		return nil, refuse(errTooLarge, "", fmt.Sprintf("the body is larger than %d bytes", dialect.MaxBody))
+	case err != nil:
+		return nil, refuse(errMalformed, "", "the body could not be read to its end")
+	}
+	return body, nil
 }
 
 // isObject reports whether a body begins as an object does. null would be read

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"net/http"
+
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
@@ -43,11 +45,12 @@ type revocationMembers struct {
 }
 
 func revokeKey(c *call, in revocationMembers) (reply, error) {
-	k, err := c.keyring.RevokeKey(c.Context(), c.PathValue("key"), in.Reason.value)
+	answer := func(k keystore.KeyStatus) (reply, error) { return ok(revoked{keyOf(k), effectiveNode}) }
+	k, err := c.keyring.RevokeKey(c.Context(), c.PathValue("key"), in.Reason.value, recorded(c, answer))
 	if err != nil {
 		return reply{}, err
 	}
-	return ok(revoked{keyOf(k), effectiveNode})
+	return answer(k)
 }
 
 // verification is a body that holds a key: it is neither logged nor repeated.
@@ -67,5 +70,5 @@ func verifyKey(c *call, in verification) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return ok(verdictOf(grant, v))
+	return c.recordAlone(reply{status: http.StatusOK, body: verdictOf(grant, v)})
 }

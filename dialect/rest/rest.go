@@ -30,6 +30,9 @@ func init() {
 // their expiry earlier. Any other key is refused. GET `openapi.yaml` below the
 // base path describes the API and needs no key.
 //
+// A POST with the header `Idempotency-Key` is done once however often it is sent:
+// for 24 hours the same presented key, path and body get the first answer again.
+//
 // The dialect has no options.
 type Dialect struct {
 	gateway dialect.Gateway
@@ -76,15 +79,20 @@ func (d *Dialect) Mount(g dialect.Gateway) error {
 }
 
 // identify lets the holders of keys in that the API is for, and answers the
-// others. The key is taken out of the request: nothing behind needs it.
+// others. The key is taken out of the request, whose parameters are read later.
 func (d *Dialect) identify(w http.ResponseWriter, r *http.Request) (caller, bool) {
 	grant, verdict := d.gateway.Authenticate(r, d.gateway.Site, needs)
 	if verdict != keystore.OK {
 		d.Refuse(w, r, dialect.RefusalOf(verdict, grant, d.gateway.Site))
 		return caller{}, false
 	}
+	out := caller{grant: grant}
+	if r.Method == http.MethodPost {
+		asked := r.Clone(r.Context())
+		out.once = func(body []byte) (*keystore.Once, error) { return d.gateway.Once(asked, d.gateway.Site, body) }
+	}
 	d.gateway.Site.Strip(r)
-	return caller{grant}, true
+	return out, true
 }
 
 // Route returns what answers the request if it is on one of the API's routes.
