@@ -30,7 +30,8 @@ func (e *example) runComments() {
 	requests := 0
 	for _, line := range commandsOf(string(caddyfile(e.t, e.name))) {
 		switch set, curl := assignment.FindStringSubmatch(line), expected.FindStringSubmatch(line); {
-		case line == run+"run --config examples/"+e.name+"/Caddyfile":
+		case line == run+"run --config examples/"+e.name+"/Caddyfile",
+			line == "go run ./examples/"+e.name+" run --config examples/"+e.name+"/Caddyfile":
 		case set != nil:
 			e.variables[set[1]], _ = e.issue(set[2])
 		case curl != nil:

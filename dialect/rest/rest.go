@@ -50,18 +50,8 @@ func (*Dialect) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile reads
 //
 //	rest [<base path>]
-//
-// The base path is the directive's business and passed over here.
 func (*Dialect) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	d.NextArg()
-	if d.NextArg() {
-		return d.Errf("dialect rest takes a base path only, but has %q too", d.Val())
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("dialect rest has no options, but has %q", d.Val())
-	}
-	return nil
+	return dialect.ParseOptions(d, "rest", nil)
 }
 
 // needs is what a key must be to call the API at all. What it may do there is
