@@ -12,6 +12,9 @@ import (
 // MaxBody is the largest body of a request that is read, in bytes.
 const MaxBody = 64 << 10
 
+// jsonSpace are the characters that JSON takes for space, and no others do.
+const jsonSpace = " \t\r\n"
+
 // What can be wrong with the body of a request.
 var (
 	// ErrBodyTooLarge means that it is larger than [MaxBody].
@@ -38,18 +41,19 @@ func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // ReadNoBody reads the body of a call that takes none, as the client sent it:
-// empty, or an empty JSON object. The error is one of those above.
+// empty, or an empty JSON object. The error is one of those above; with
+// ErrBodyUnexpected the body is returned, too.
 func ReadNoBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := ReadBody(w, r)
 	if err != nil || len(body) == 0 {
 		return body, err
 	}
-	object := jsontext.Value(bytes.TrimSpace(body))
+	object := jsontext.Value(bytes.Trim(body, jsonSpace))
 	switch {
 	case !object.IsValid() || object.Kind() != '{':
 		return nil, ErrBodyNotObject
-	case len(bytes.TrimSpace(object[1:len(object)-1])) > 0:
-		return nil, ErrBodyUnexpected
+	case len(bytes.Trim(object[1:len(object)-1], jsonSpace)) > 0:
+		return body, ErrBodyUnexpected
 	}
 	return body, nil
 }

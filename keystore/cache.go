@@ -30,6 +30,8 @@ import (
 //     generations after the commit and before it returns, also when the commit
 //     failed, for the outcome is then unknown.
 //   - A grant whose stamp is not the shard's current generation is no entry.
+//   - From before the commit until then, Lookups of those digests ask the store:
+//     else one could still tell the old state after another told the new one.
 //
 // So presence is never needed for correctness and absence always asks the
 // store. Nothing negative and no error is cached. Entries hold the whole
@@ -57,6 +59,11 @@ type askingLock struct {
 const (
 	generationShards = 1 << 16
 	askingShards     = 64
+
+	// A generation is a counter, and in its low bits how many changes to grants of
+	// the shard have begun and not ended. Each value comes once.
+	nextGeneration = 1 << 20
+	changing       = nextGeneration - 1
 
 	// DefaultCacheSize is the default budget of a cache, in bytes.
 	DefaultCacheSize = 64 << 20
@@ -136,13 +143,15 @@ func (c *Cache) entry(digest *Digest) (*Grant, bool) {
 	return c.entries.Get(word(digest))
 }
 
-// keep hands a grant to ristretto, if it is still open.
+// keep hands a grant to ristretto, if it is still open, and waits until that has
+// decided on it: else all who ask in between would read the store anew.
 func (c *Cache) keep(g *Grant) {
 	lock := &c.asking[g.Digest[10]%askingShards]
 	lock.RLock()
 	defer lock.RUnlock()
 	if !c.closed.Load() {
 		c.entries.Set(word(&g.Digest), g, g.cost())
+		c.entries.Wait()
 	}
 }
 
@@ -186,7 +195,9 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 		return nil, err
 	}
 	g.generation = generation
-	c.keep(g)
+	if generation&changing == 0 {
+		c.keep(g)
+	}
 	return g, nil
 }
 
@@ -194,16 +205,25 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 // grant that it touches void before it returns. See [Store] for the rest.
 func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
 	var touched []Digest
-	defer func() { c.Invalidate(touched...) }()
+	defer func() {
+		for i := range touched {
+			c.generation(&touched[i]).Add(nextGeneration - 1)
+		}
+	}()
 	return c.store.Update(ctx, func(tx Tx) error {
-		return change(&watchedTx{tx, &touched})
+		return change(&watchedTx{tx, func(digests ...Digest) {
+			for i := range digests {
+				c.generation(&digests[i]).Add(1)
+			}
+			touched = append(touched, digests...)
+		}})
 	})
 }
 
 // Invalidate makes the cached grants of digests void.
 func (c *Cache) Invalidate(digests ...Digest) {
 	for i := range digests {
-		c.generation(&digests[i]).Add(1)
+		c.generation(&digests[i]).Add(nextGeneration)
 	}
 }
 
@@ -245,21 +265,26 @@ func (g *Grant) cost() int64 {
 	return int64(n + len(g.AllowedIPs)*int(unsafe.Sizeof(g.AllowedIPs)))
 }
 
-// watchedTx is a transaction that notes the digest of every grant it touches,
-// so that no rule can forget to. A transaction that runs more than once notes
-// more than it must, which costs a read of the store and nothing else.
+// watchedTx is a transaction that tells the digest of every grant it touches,
+// before it does, so that no rule can forget to. A transaction that runs more than
+// once tells more than it must, which costs a read of the store and nothing else.
 type watchedTx struct {
 	Tx
-	touched *[]Digest
+	touches func(...Digest)
 }
 
 func (tx *watchedTx) CreateKey(k *Key) error {
-	*tx.touched = append(*tx.touched, k.Digest)
+	tx.touches(k.Digest)
 	return tx.Tx.CreateKey(k)
 }
 
+func (tx *watchedTx) LoadKey(k *Key) (*Key, error) {
+	tx.touches(k.Digest)
+	return tx.Tx.LoadKey(k)
+}
+
 func (tx *watchedTx) UpdateKey(k *Key) error {
-	*tx.touched = append(*tx.touched, k.Digest)
+	tx.touches(k.Digest)
 	return tx.Tx.UpdateKey(k)
 }
 
@@ -276,6 +301,6 @@ func (tx *watchedTx) touch(digests func(string) ([]Digest, error), id string, wr
 	if err != nil {
 		return err
 	}
-	*tx.touched = append(*tx.touched, ds...)
+	tx.touches(ds...)
 	return write()
 }

@@ -13,6 +13,9 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrForbidden means that this actor may not do it. Nothing was changed.
 	ErrForbidden = errors.New("forbidden")
+	// ErrKeyStopped means that the key on whose behalf it is done works no more.
+	// It is an [ErrForbidden] too. Nothing was changed.
+	ErrKeyStopped = fmt.Errorf("key stopped: %w", ErrForbidden)
 	// ErrKeyLimit means that the credential has as many live keys as it may.
 	// It is an [ErrConflict] too.
 	ErrKeyLimit = fmt.Errorf("key limit: %w", ErrConflict)

@@ -73,6 +73,10 @@ func (k *Key) StopsAt() Instant {
 	return k.ExpiresAt
 }
 
+// Counted reports whether the key counts against a cap while it is live. A mailed
+// key that is not used yet does not: a stranger can have it made.
+func (k *Key) Counted() bool { return !k.Mailed || k.FirstUsedAt != 0 }
+
 // StateAt derives the key's state at now. Siblings are the credential's keys;
 // they decide whether a key that stops on the first use of another is still
 // retiring, or plain active again because none is left that could stop it.

@@ -66,6 +66,7 @@ const (
 	ChangeKeyUpdated        ChangeKind = "key_updated"
 	ChangeFirstUsed         ChangeKind = "first_used"
 	ChangeRevoked           ChangeKind = "revoked"
+	ChangeImported          ChangeKind = "imported"
 )
 
 // Keyring is every rule of the domain, once, over a [Vault]. All methods may be
@@ -151,6 +152,8 @@ type Actor struct {
 	operator    bool
 	packageName string
 	roles       []string
+	// keyID is that of the presented key, empty where none was.
+	keyID string
 }
 
 // Operator may do everything.
@@ -158,7 +161,7 @@ func Operator() Actor { return Actor{operator: true} }
 
 // Holder is the holder of a key: an operator if its credential has
 // [RoleOperator].
-func Holder(g *Grant) Actor { return Actor{g.HasRole(RoleOperator), g.Package, g.Roles} }
+func Holder(g *Grant) Actor { return Actor{g.HasRole(RoleOperator), g.Package, g.Roles, g.KeyID} }
 
 // IsOperator reports whether the actor may do everything.
 func (a Actor) IsOperator() bool { return a.operator }
@@ -176,10 +179,28 @@ func (a Actor) hasRoles(roles []string) error {
 	return nil
 }
 
-// mayObtain reports whether the actor may get a key of a credential: nobody but
-// an operator gets a role that they lack, nor a key of a management package with
-// one that is not of that package.
-func (kr *Keyring) mayObtain(a Actor, c *Credential) error {
+// stillHolds refuses an actor whose key has stopped working since it was accepted.
+// A request lasts as long as its client takes to send the body, and whoever is
+// revoked meanwhile must not leave with a new key.
+func (a Actor) stillHolds(tx Reader, now Instant) error {
+	if a.keyID == "" {
+		return nil
+	}
+	k, err := tx.Key(a.keyID)
+	if err != nil {
+		return err
+	}
+	usable, err := isUsable(tx, k, now)
+	if err == nil && !usable {
+		err = &Error{ErrKeyStopped, "", "the presented key has stopped working"}
+	}
+	return err
+}
+
+// MayObtain reports, as ErrForbidden, why the actor may not get a key of a
+// credential: nobody but an operator gets a role that they lack, nor a key of a
+// management package with one that is not of that package.
+func (kr *Keyring) MayObtain(a Actor, c *Credential) error {
 	if !a.operator && c.Package != a.packageName && kr.isManagement(c.Package) {
 		return forbidden("the credential is of a package for management, and the presented key is not")
 	}

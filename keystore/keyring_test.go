@@ -393,6 +393,32 @@ func TestNobodyObtainsWhatTheyLack(t *testing.T) {
 	}
 }
 
+func TestAKeyOfAManagementPackageIsObtainedWithOneOnly(t *testing.T) {
+	r := newRing(t, keystore.Config{Packages: []keystore.Package{{Name: "Coverage"}, {Name: "Account", Management: true}}})
+	account := r.issue(keystore.Credential{Package: "Account"})
+	coverage := keystore.Holder(&keystore.Grant{Package: "Coverage", Roles: []string{keystore.RoleSelf}})
+	manager := keystore.Holder(&keystore.Grant{Package: "Account"})
+	for name, actor := range map[string]struct {
+		keystore.Actor
+		allowed bool
+	}{
+		"a key of another package": {coverage, false}, "a key of that package": {manager, true}, "the operator": {keystore.Operator(), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, rotated := r.Rotate(t.Context(), actor.Actor, keystore.Rotation{CredentialID: account.Credential.ID, Overlap: keystore.Overlap{For: time.Hour}})
+			_, issued := r.Issue(t.Context(), actor.Actor, keystore.Credential{AccountID: account.Credential.AccountID, Package: "Account"})
+			for what, err := range map[string]error{"rotation": rotated, "issue": issued} {
+				if allowed := err == nil; allowed != actor.allowed || (!allowed && !errors.Is(err, keystore.ErrForbidden)) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		})
+	}
+	if _, err := r.Issue(t.Context(), manager, keystore.Credential{AccountID: account.Credential.AccountID, Package: "Coverage"}); err != nil {
+		t.Errorf("a key for management makes others: %v", err)
+	}
+}
+
 func TestPackagesDecideWhatAKeyIs(t *testing.T) {
 	r := newRing(t, keystore.Config{Packages: []keystore.Package{
 		{Name: "Coverage", Prefix: "cov", Roles: []string{"search"}, ExpiresIn: time.Hour, MaxKeys: 1},

@@ -108,13 +108,14 @@ func (kr *Keyring) RequestMail(ctx context.Context, r MailRequest) (MailRequeste
 // e-mail: it is not declared, or gives a role that is reserved.
 func (kr *Keyring) CheckMailPackage(name string) error {
 	p, err := kr.packages.find(name)
-	if err == nil && slices.ContainsFunc(p.Roles, isReservedRole) {
+	if err == nil && slices.ContainsFunc(p.Roles, IsReservedRole) {
 		err = invalid("package", "%s gives a role beginning with %s, whose keys are not sent by e-mail", name, reservedRoles)
 	}
 	return err
 }
 
-func isReservedRole(r string) bool { return strings.HasPrefix(r, reservedRoles) }
+// IsReservedRole reports whether only an operator gives the role.
+func IsReservedRole(r string) bool { return strings.HasPrefix(r, reservedRoles) }
 
 func putMail(tx Tx, m *Mail) error {
 	n, err := tx.CountMails()
@@ -130,6 +131,10 @@ func putMail(tx Tx, m *Mail) error {
 // MailQueued is told, at most once for several, that mails were put into the
 // outbox.
 func (kr *Keyring) MailQueued() <-chan struct{} { return kr.vault.mails }
+
+// WakeMailer tells whoever waits for MailQueued that there may be mails. A worker
+// that ends tells the next one, which may have missed what this one was told.
+func (kr *Keyring) WakeMailer() { kr.vault.mailQueued() }
 
 // NextMailDue is when the mail that is due first is due, ErrNotFound if none
 // waits. It may be long past.
@@ -266,7 +271,7 @@ func mailedCredential(tx Tx, m *Mail, fresh Credential, now Instant) (*Credentia
 		return nil, false, err
 	}
 	for _, c := range credentials {
-		if c.Package == m.Package && c.Active && !c.ExpiresAt.reached(now) && !slices.ContainsFunc(c.Roles, isReservedRole) {
+		if c.Package == m.Package && c.Active && !c.ExpiresAt.reached(now) && !slices.ContainsFunc(c.Roles, IsReservedRole) {
 			return c, false, nil
 		}
 	}

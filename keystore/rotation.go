@@ -73,12 +73,15 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential, also ..
 	if c.ExpiresAt.reached(now) {
 		return nil, invalid("expires_at", "must be in the future")
 	}
-	if err := kr.mayObtain(actor, &c); err != nil {
+	if err := kr.MayObtain(actor, &c); err != nil {
 		return nil, err
 	}
 	k, text := kr.newKey(p, c.ID, now)
 	out := &Issued{Credential: &c, Text: text}
 	err = kr.vault.Update(ctx, func(tx Tx) error {
+		if err := actor.stillHolds(tx, kr.Now()); err != nil {
+			return err
+		}
 		if _, err := tx.Account(c.AccountID); err != nil {
 			return err
 		}
@@ -183,8 +186,7 @@ func (kr *Keyring) Rotate(ctx context.Context, actor Actor, r Rotation, also ...
 	return out, nil
 }
 
-// underCap refuses one live key more than the credential may have. Mailed keys
-// that are not used yet do not count: a stranger can have them made.
+// underCap refuses one live key more than the credential may have.
 func (kr *Keyring) underCap(tx Reader, r Rotation, limit int, now Instant) error {
 	live, err := liveKeys(tx, r.CredentialID, now)
 	if err != nil || r.Overlap.revokes() {
@@ -192,7 +194,7 @@ func (kr *Keyring) underCap(tx Reader, r Rotation, limit int, now Instant) error
 	}
 	n := 0
 	for _, k := range live {
-		if !k.Mailed || k.FirstUsedAt != 0 {
+		if k.Counted() {
 			n++
 		}
 	}
@@ -232,7 +234,10 @@ func (kr *Keyring) rotatable(tx Reader, actor Actor, id string, now Instant) (*C
 	if c.ExpiresAt.reached(now) {
 		return nil, conflict(ErrConflict, "", "the credential has expired: change its expires_at first")
 	}
-	return c, kr.mayObtain(actor, c)
+	if err := actor.stillHolds(tx, kr.Now()); err != nil {
+		return nil, err
+	}
+	return c, kr.MayObtain(actor, c)
 }
 
 func (o Overlap) revokes() bool { return !o.UntilFirstUse && o.For == 0 }

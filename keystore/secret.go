@@ -42,6 +42,9 @@ const (
 	FormatUUID Format = "uuid"
 	// FormatAlphanumeric is base62 characters, as many as the package says.
 	FormatAlphanumeric Format = "alphanumeric"
+	// FormatOther is that of keys that were made elsewhere: any 1 to 512 visible
+	// ASCII characters. No key is made in it.
+	FormatOther Format = "other"
 )
 
 const (

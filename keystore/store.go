@@ -141,6 +141,21 @@ type Tx interface {
 	// FirstUsedAt where it is not set. Unknown ids are passed over.
 	RecordUses([]Use) error
 
+	// Load methods store a record as it is elsewhere: with its Number, unless that
+	// is zero, its digest kind, all its times, and as a tombstone if it is one. What
+	// the store assigns, Seq and a Number that is zero, is to be read.
+	//
+	// If the id, or what else is unique, is taken, nothing is stored and the record
+	// that has it is returned, also a tombstone; that of the same id goes before
+	// others. ErrNotFound says that there is no owner, or only the tombstone of one:
+	// under a tombstone nothing is stored but what has an end of its own, which is a
+	// tombstone, or a key with a RevokedAt or ExpiresAt.
+	LoadAccount(*Account) (there *Account, err error)
+	LoadCredential(*Credential) (there *Credential, err error)
+	LoadKey(*Key) (there *Key, err error)
+	// KeyOf returns the key of a digest.
+	KeyOf(Digest) (*Key, error)
+
 	// SetSetting stores a small named value that is not a record.
 	SetSetting(name string, value []byte) error
 

@@ -35,7 +35,9 @@ const (
 	// closeTimeout bounds the last writes.
 	closeTimeout = 5 * time.Second
 
-	clockSetting = "clock"
+	// ClockSetting is the name of the setting that holds the latest time seen, as 8
+	// bytes, big-endian, of an [Instant].
+	ClockSetting = "clock"
 )
 
 // OpenVault opens a vault over a store, which it owns from then on, with a
@@ -118,7 +120,7 @@ func (v *Vault) saveClock(ctx context.Context) {
 		if err := tx.Prune(now); err != nil {
 			return err
 		}
-		return tx.SetSetting(clockSetting, value)
+		return tx.SetSetting(ClockSetting, value)
 	})
 	if err != nil {
 		v.report("the time could not be written to the store", err)
@@ -128,7 +130,7 @@ func (v *Vault) saveClock(ctx context.Context) {
 // lastSeen is the latest time that a vault stored, zero if none did.
 func lastSeen(ctx context.Context, store Store) (seen Instant, err error) {
 	err = store.View(ctx, func(r Reader) error {
-		value, err := r.Setting(clockSetting)
+		value, err := r.Setting(ClockSetting)
 		if len(value) == 8 {
 			seen = Instant(binary.BigEndian.Uint64(value))
 		}

@@ -78,13 +78,18 @@ var withKey = []route{
 	{"POST /self/rotate", forHolders, nil, withBody(rotateSelf)},
 }
 
+// onAdmin is the calls that only the operator of the machine has.
+var onAdmin = []route{
+	{"POST /import", forOperators, nil, importLines},
+}
+
 // OperatorRoutes is the API for a place where every caller is the operator,
 // such as Caddy's admin endpoint. It answers a snapshot that backup writes at
 // GET /backup.
 func (api *API) OperatorRoutes(base string, backup func(context.Context, io.Writer) error) *dialect.Routes {
 	routes := api.routes(base, func(http.ResponseWriter, *http.Request) (caller, bool) {
 		return caller{}, true
-	}, everywhere)
+	}, everywhere, onAdmin)
 	routes.Handle("GET /backup", api.backup(backup))
 	return routes
 }

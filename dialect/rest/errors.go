@@ -88,6 +88,7 @@ func (api *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if shown, ok := errors.AsType[*keystore.Error](err); ok && o.status < 500 {
 		p.Detail, p.Member = presentable(shown.Error()), presentable(shown.Member)
 	}
+	p.Detail = place(err, p.Detail)
 	if o.status >= 500 {
 		api.logCause(r, o, err)
 	}

@@ -158,7 +158,7 @@ func TestEveryRouteIsDocumentedAndEveryDocumentedRouteExists(t *testing.T) {
 		}
 	}
 	routed := []string{"GET /backup", "GET /openapi.yaml"}
-	for _, rt := range slices.Concat(everywhere, withKey) {
+	for _, rt := range slices.Concat(everywhere, withKey, onAdmin) {
 		routed = append(routed, rt.pattern)
 	}
 	slices.Sort(documented)

@@ -72,7 +72,11 @@ func makeDir(dir string) error {
 	if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(parent)
+	if err := syncDir(parent); err != nil {
+		// The next start would find it, and take its name for durable.
+		return errors.Join(err, os.Remove(dir))
+	}
+	return nil
 }
 
 // syncDir makes the names in a directory durable.
@@ -152,6 +156,7 @@ func privateFile(store, purpose string) (name string, err error) {
 const (
 	forCreation = "new"
 	forBackup   = "backup"
+	forRestore  = "restore"
 )
 
 // removeStale removes the private files that a crash left.
@@ -162,7 +167,7 @@ func removeStale(store string) error {
 		return err
 	}
 	for _, entry := range entries {
-		for _, purpose := range []string{forCreation, forBackup} {
+		for _, purpose := range []string{forCreation, forBackup, forRestore} {
 			prefix := base + "." + purpose + "-"
 			if strings.HasPrefix(entry.Name(), prefix) && entry.Type().IsRegular() {
 				// One that can't be removed is in nobody's way.

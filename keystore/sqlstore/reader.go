@@ -23,15 +23,18 @@ type session struct {
 	// database may have rolled it back, and would then run each further
 	// statement in a transaction of its own.
 	fault error
-	// writes counts the statements that wrote.
-	writes int
+	// writes counts the statements that wrote; loads those that load, apart.
+	writes, loads int
 }
 
 func (s *session) statement(id statement) *sql.Stmt {
 	if s.bound[id] == nil {
 		s.bound[id] = s.tx.StmtContext(s.ctx, s.db.prepared[id])
 	}
-	if firstWrite <= id && id < savepoint {
+	switch {
+	case id == loadAccount || id == loadCredential || id == loadKey:
+		s.loads++
+	case firstWrite <= id && id < savepoint:
 		s.writes++
 	}
 	return s.bound[id]

@@ -215,7 +215,7 @@ func (e *sqlite) unreadable(err error) error {
 	case codes.SQLITE_CORRUPT, codes.SQLITE_NOTADB, codes.SQLITE_ERROR:
 		return damaged(e.path, fmt.Errorf("%w: %s", err, restore))
 	}
-	return refusal(e.path, "%w", err)
+	return refusal(e.path, "%w", e.explain(err))
 }
 
 // use is what a pool of connections is for.
@@ -328,9 +328,9 @@ func (e *sqlite) explain(err error) error {
 	case codes.SQLITE_FULL:
 		return fmt.Errorf("%w: nothing was changed; make room on the disk of %s", err, e.path)
 	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN, codes.SQLITE_PERM:
-		return fmt.Errorf("%w: make the file system and the directory of %s writable", err, e.path)
+		return fmt.Errorf("%w: make the file system and the directory of %s writable, and let the process open enough files", err, e.path)
 	case codes.SQLITE_IOERR, codes.SQLITE_CORRUPT, codes.SQLITE_NOTADB:
-		return fmt.Errorf("%w: check the disk of %s and restart; if the store is then refused, restore a backup", err, e.path)
+		return fmt.Errorf("%w: check the disk of %s, and that it is not full, and restart; if the store is then refused with room on a sound disk, restore a backup", err, e.path)
 	case codes.SQLITE_BUSY:
 		return fmt.Errorf("%w: another program keeps %s locked; end it", err, e.path)
 	}

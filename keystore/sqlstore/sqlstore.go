@@ -119,9 +119,7 @@ func (s *Store) Update(ctx context.Context, change func(keystore.Tx) error) erro
 }
 
 // Backup implements keystore.Store. The snapshot is that of the moment at
-// which it starts. A backup of a file is restored by putting it, with mode
-// 0600, in the place of the store's file while no process uses that; a -wal
-// and a -shm beside the old file belong to it, and go with it.
+// which it starts. A backup of a file is restored with [RestoreSQLite].
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	const op = "back up"
 	if !s.gate.enter() {

@@ -23,6 +23,13 @@ const (
 	keyPosition
 	keyPage
 	unendedKeys
+	keyByDigest
+	anyAccount
+	anyAccountByEmail
+	anyAccountByNumber
+	anyCredential
+	accountDeleted
+	credentialDeleted
 	credentialDigests
 	accountDigests
 	setting
@@ -37,6 +44,9 @@ const (
 	insertCredential
 	updateCredential
 	insertKey
+	loadAccount
+	loadCredential
+	loadKey
 	updateKey
 	recordUse
 	putSetting
@@ -109,6 +119,17 @@ var texts = [statements]string{
 		WHERE credential_id = $1 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $2)
 		ORDER BY seq`,
 
+	keyByDigest: `SELECT ` + keyColumns + ` FROM keys WHERE digest = $1`,
+
+	// Tombstones included.
+	anyAccount:         `SELECT ` + accountColumns + ` FROM accounts WHERE id = $1`,
+	anyAccountByEmail:  `SELECT ` + accountColumns + ` FROM accounts WHERE email_key = $1`,
+	anyAccountByNumber: `SELECT ` + accountColumns + ` FROM accounts WHERE number = $1`,
+	accountDeleted:     `SELECT deleted_at FROM accounts WHERE id = $1`,
+	credentialDeleted: `SELECT CASE WHEN c.deleted_at = 0 THEN a.deleted_at ELSE c.deleted_at END
+		FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE c.id = $1`,
+	anyCredential: `SELECT ` + credentialColumns + ` FROM credentials c WHERE c.id = $1`,
+
 	credentialDigests: `SELECT digest FROM keys WHERE credential_id = $1 AND revoked_at = 0 ORDER BY seq`,
 	accountDigests: `SELECT k.digest FROM credentials c JOIN keys k ON k.credential_id = c.id
 		WHERE c.account_id = $1 AND k.revoked_at = 0`,
@@ -157,6 +178,25 @@ var texts = [statements]string{
 			revoked_reason = $10, superseded_by = $11, superseded_at = $12, stops_on_use_of = $13,
 			first_used_at = $14, mailed = $15
 		WHERE id = $1`,
+
+	// The load statements store nothing where something is in the way. They take
+	// their values as they are and return nothing: from a SELECT, or with RETURNING,
+	// SQLite would keep a journal of each statement, and that costs more the more
+	// was stored before it.
+	loadAccount: `INSERT INTO accounts (id, email, email_key, active, roles, first_name, last_name,
+			company, phone, address, siren, attributes, created_at, updated_at, deleted_at, number)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+			CASE WHEN $16 = 0 THEN (SELECT coalesce(max(number), 0) + 1 FROM accounts) ELSE $16 END)
+		ON CONFLICT DO NOTHING`,
+	loadCredential: `INSERT INTO credentials (id, account_id, package, roles, active, description,
+			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT DO NOTHING`,
+	loadKey: `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
+			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
+			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		ON CONFLICT DO NOTHING`,
 
 	// A use that tells nothing new writes nothing.
 	recordUse: `UPDATE keys SET

@@ -7,7 +7,10 @@ import (
 )
 
 // transaction is the Tx that a function is given for the time of its run.
-type transaction struct{ reader }
+type transaction struct {
+	reader
+	owners owners
+}
 
 // notFound is the answer where no row is.
 func notFound(op string) error { return fmt.Errorf("%s: %w", op, keystore.ErrNotFound) }

@@ -182,8 +182,13 @@ func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*upda
 	s := &session{ctx: ctx, engine: w.engine, db: w.db, tx: tx}
 	outcomes, rest := runGroup(s, group)
 	w.settle(s, outcomes)
-	return rest, s.writes
+	return rest, s.writes + s.loads/loadsPerWrite
 }
+
+// loadsPerWrite is how many statements of a bulk load count as one that writes:
+// there are thousands to a commit, and a checkpoint after each commit would write
+// most pages twice.
+const loadsPerWrite = 16
 
 // refuse answers an update that is not begun.
 func (u *update) refuse(err error) {
@@ -218,7 +223,7 @@ func (u *update) runIn(s *session) error {
 	// Once begun, the caller waits for its turn: it gets one even if the
 	// savepoint failed, with a session that answers every call with the fault.
 	s.control(savepoint)
-	u.turn <- &transaction{reader{session: s}}
+	u.turn <- &transaction{reader: reader{session: s}}
 	err := <-u.ran
 	if s.fault != nil {
 		return err

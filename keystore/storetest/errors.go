@@ -65,6 +65,10 @@ func txCalls(tx keystore.Tx) []call {
 		call{"UpdateCredential", func() error { return tx.UpdateCredential(newCredential("a/c", "a")) }},
 		call{"CreateKey", func() error { return tx.CreateKey(newKey("late/k", "a/c")) }},
 		call{"UpdateKey", func() error { return tx.UpdateKey(newKey("a/k", "a/c")) }},
+		call{"LoadAccount", func() error { _, err := tx.LoadAccount(newAccount("late")); return err }},
+		call{"LoadCredential", func() error { _, err := tx.LoadCredential(newCredential("late/c", "a")); return err }},
+		call{"LoadKey", func() error { _, err := tx.LoadKey(newKey("late/k", "a/c")); return err }},
+		call{"KeyOf", func() error { _, err := tx.KeyOf(digestOf("a/k")); return err }},
 		call{"RecordUses", func() error { return tx.RecordUses([]keystore.Use{{KeyID: "a/k", First: 1, Last: 1}}) }},
 		call{"SetSetting", func() error { return tx.SetSetting("late", []byte("x")) }},
 	)

@@ -54,6 +54,7 @@ func Run(t *testing.T, h Harness) {
 		{"lists", listRules},
 		{"uses and settings", useRules},
 		{"mails, throttles and replies", mailRules},
+		{"loads", loadRules},
 		{"transactions", transactionRules},
 		{"contexts", contextRules},
 		{"lifecycle", lifecycleRules},
