@@ -70,6 +70,15 @@ func (subs subdirectives[T]) parse(d *caddyfile.Dispenser, in, allowed, repeatab
 //	        max_keys <n>
 //	        management
 //	    }
+//	    mail {
+//	        smtp <host:port>
+//	        tls starttls|implicit|off
+//	        username <name>
+//	        password <secret>
+//	        from <address>
+//	        subject <text>
+//	        template <file>
+//	    }
 //	}
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // the option's name
@@ -80,7 +89,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Errf("api_keys: unexpected %q; the global option takes a block only", d.Val())
 	}
 	var app App
-	err := appSubdirectives.parse(d, "api_keys", "store, cache_size, key_prefix, pepper, recoverable, package", "package", &app)
+	err := appSubdirectives.parse(d, "api_keys", "store, cache_size, key_prefix, pepper, recoverable, package, mail", "package", &app)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +103,7 @@ var appSubdirectives = subdirectives[App]{
 	"pepper":      func(d *caddyfile.Dispenser, a *App) error { return oneArg(d, "pepper <secret>", &a.Pepper) },
 	"recoverable": func(d *caddyfile.Dispenser, a *App) error { return oneArg(d, "recoverable <file>", &a.Recoverable) },
 	"package":     parsePackage,
+	"mail":        parseMail,
 }
 
 func parseStore(d *caddyfile.Dispenser, app *App) error {

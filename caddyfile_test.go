@@ -95,7 +95,7 @@ func TestEverySubdirectiveHasAGolden(t *testing.T) {
 		all.WriteString(g.caddyfile)
 	}
 	words := strings.Fields(all.String())
-	for _, names := range [][]string{keysOf(appSubdirectives), keysOf(packageSubdirectives), keysOf(handlerSubdirectives), fieldNames()} {
+	for _, names := range [][]string{keysOf(appSubdirectives), keysOf(packageSubdirectives), keysOf(mailSubdirectives), keysOf(handlerSubdirectives), fieldNames()} {
 		for _, name := range names {
 			if !slices.Contains(words, name) {
 				t.Errorf("%s stands in no golden Caddyfile", name)
@@ -151,6 +151,10 @@ func emptyHome(t *testing.T) string {
 	if err := os.WriteFile("pepper.txt", []byte(pepper+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("KEYS_SMTP", "mail.example.com:465")
+	if err := os.WriteFile("mail.txt", []byte("Your key is\n{{.Key}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 
@@ -178,9 +182,11 @@ func validate(config []byte) error {
 
 func TestAdaptedSecretsStayPlaceholders(t *testing.T) {
 	t.Setenv("KEYS_PEPPER", "a pepper of enough characters")
-	config, err := adapt("{\n api_keys {\n pepper {env.KEYS_PEPPER}\n }\n}\n:8080 {\n api_keys\n}\n")
-	if err != nil || !bytes.Contains(config, []byte(`"pepper":"{env.KEYS_PEPPER}"`)) {
-		t.Errorf("%s, error %v", config, err)
+	config, err := adapt("{\n api_keys {\n pepper {env.KEYS_PEPPER}\n mail {\n password {env.KEYS_PEPPER}\n }\n }\n}\n:8080 {\n api_keys\n}\n")
+	for _, member := range []string{`"pepper":"{env.KEYS_PEPPER}"`, `"password":"{env.KEYS_PEPPER}"`} {
+		if err != nil || !bytes.Contains(config, []byte(member)) {
+			t.Errorf("no %s in %s, error %v", member, config, err)
+		}
 	}
 }
 

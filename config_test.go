@@ -35,10 +35,8 @@ var wrongCaddyfiles = []wrong{
 
 	{"dialect without a name", "", "dialect", blockLine, []string{"dialect", "missing", "use: dialect <name> [<base path>]", "rest"}},
 	{"unknown dialect", "", "dialect soap", blockLine, []string{"dialect", `"soap"`, "use one of:", "rest"}},
-	{"dialect sarus comes later", "", "dialect sarus /v1", blockLine, []string{`dialect "sarus"`, "use one of:", "rest"}},
-	{"dialect single_invoice comes later", "", "dialect single_invoice", blockLine, []string{`dialect "single_invoice"`, "use one of:", "rest"}},
-	{"dialect adyen comes later", "", "dialect adyen", blockLine, []string{`dialect "adyen"`, "use one of:", "rest"}},
-	{"dialect exorde comes later", "", "dialect exorde", blockLine, []string{`dialect "exorde"`, "use one of:", "rest"}},
+	{"dialect sarus without mail", "", "dialect sarus /v1", 0, []string{"dialect sarus", "no mail server", "api_keys { mail { smtp <host:port>"}},
+	{"dialect sarus with an option it does not know", "", "dialect sarus {\noverlap 1h\n}", blockLine + 1, []string{"dialect sarus", `"overlap"`, "use one of: client_limit, package, throttle, uniform"}},
 	{"dialect with two base paths", "", "dialect rest /a /b", blockLine, []string{"dialect rest", `"/b"`, "base path only"}},
 	{"dialect with an option it does not know", "", "dialect rest {\nopenapi off\n}", blockLine + 1, []string{"dialect rest", `"openapi"`, "no options"}},
 	{"dialect with base and an option it does not know", "", "dialect rest /k {\nopenapi off\n}", blockLine + 1, []string{"dialect rest", `"openapi"`, "no options"}},
@@ -143,12 +141,10 @@ var wrongCaddyfiles = []wrong{
 	{"errors with an empty name", "", `errors ""`, blockLine, []string{"errors", "empty", "use: errors <dialect>"}},
 	{"errors with two", "", "errors rest rest", blockLine, []string{"errors", "got 2 arguments"}},
 	{"errors of an unknown dialect", "", "errors soap", blockLine, []string{"errors", `"soap"`, "use one of:", "rest"}},
-	{"errors of a dialect that comes later", "", "errors sarus", blockLine, []string{"errors", `"sarus"`, "use one of:", "rest"}},
 	{"errors twice", "", "errors rest\nerrors rest", blockLine + 1, []string{"errors", "twice"}},
 
 	// The global option.
 	{"unknown global subdirective", "stoer sqlite", "", globalLine, []string{"api_keys", `"stoer"`, "use one of: store, cache_size"}},
-	{"mail comes later", "mail {\nsmtp localhost:25\n}", "", globalLine, []string{"api_keys", `"mail"`, "use one of: store, cache_size"}},
 	{"a subdirective of a site in the global option", "from bearer", "", globalLine, []string{"api_keys", `"from"`, "use one of: store"}},
 	{"store twice", "store sqlite a.db", "", globalLine, []string{"store", "twice", "once"}},
 
@@ -209,6 +205,42 @@ var wrongCaddyfiles = []wrong{
 	{"max_keys of none", "package A {\nmax_keys 0\n}", "", globalLine + 1, []string{"max_keys", `"0"`, "1 or more"}},
 	{"max_keys below zero", "package A {\nmax_keys -3\n}", "", globalLine + 1, []string{"max_keys", `"-3"`, "1 or more"}},
 	{"management with a word", "package A {\nmanagement on\n}", "", globalLine + 1, []string{"management", `"on"`, "no argument"}},
+
+	{"mail with an argument", "mail example.com", "", globalLine, []string{"mail", `"example.com"`, "a block only"}},
+	{"mail twice", "mail {\nsmtp a:25\n}\nmail {\nsmtp a:25\n}", "", globalLine + 3, []string{"mail", "twice", "once"}},
+	{"unknown option of mail", "mail {\nserver a:25\n}", "", globalLine + 1, []string{"mail", `"server"`, "use one of: smtp, tls, username, password, from, subject, template"}},
+	{"option of mail twice", mailWith("smtp b:25"), "", globalLine + 3, []string{"mail", "smtp", "twice"}},
+	{"mail without a server", "mail {\nfrom a@b.example\n}", "", 0, []string{"mail: smtp is missing", "smtp <host:port>"}},
+	{"mail without a block", "mail", "", 0, []string{"mail: smtp is missing", "smtp <host:port>"}},
+	{"mail without a sender", "mail {\nsmtp a:25\n}", "", 0, []string{"mail: from is missing", "from <address>"}},
+	{"smtp without a server", "mail {\nsmtp\n}", "", globalLine + 1, []string{"smtp", "got 0 arguments", "use: smtp <host:port>"}},
+	{"smtp with two", "mail {\nsmtp a 25\n}", "", globalLine + 1, []string{"smtp", "got 2 arguments", "use: smtp <host:port>"}},
+	{"smtp without a port", "mail {\nsmtp a\nfrom a@b.example\n}", "", 0, []string{"mail: smtp", `"a"`, "<host:port>", "mail.example.com:587"}},
+	{"smtp in a variable that is not set", "mail {\nsmtp {env.NOBODY_SET_THIS}\nfrom a@b.example\n}", "", 0, []string{"mail: smtp", "{env.NOBODY_SET_THIS}", "set it"}},
+	{"tls without a word", "mail {\ntls\n}", "", globalLine + 1, []string{"tls", "use: tls starttls|implicit|off"}},
+	{"tls with another word", "mail {\ntls on\n}", "", globalLine + 1, []string{"tls", `"on"`, "starttls, implicit or off"}},
+	{"username without a password", mailWith("username paula"), "", 0, []string{"mail: username", "without password", "both"}},
+	{"password without a username", mailWith("password paprika"), "", 0, []string{"mail: password", "without username", "both"}},
+	{"password of two words", mailWith("password salt and"), "", globalLine + 3, []string{"password", "got 2 arguments"}},
+	{"password in a variable that is not set", mailWith("username paula\npassword {env.NOBODY_SET_THIS}"), "", 0, []string{"mail: password", "{env.NOBODY_SET_THIS}", "set it"}},
+	{"password in a file that does not exist", mailWith("username paula\npassword {file./nonexistent/password}"), "", 0, []string{"mail: password", "{file./nonexistent/password}", "set it"}},
+	{"password with braces", mailWith("username paula\npassword paprika{chili}cayenne"), "", 0, []string{"mail: password", "{env.<name>}", "{file.<path>}"}},
+	{"password in clear", mailWith("username paula\npassword paprika\ntls off"), "", 0, []string{"mail: username and password", "in clear", "tls starttls or tls implicit"}},
+	{"from of two words", "mail {\nfrom Paula paula@example.com\n}", "", globalLine + 1, []string{"from", "got 2 arguments", "use: from <address>"}},
+	{"from that is no address", "mail {\nsmtp a:25\nfrom paula\n}", "", 0, []string{"mail: from", `"paula"`, "one address"}},
+	{"from with two addresses", "mail {\nsmtp a:25\nfrom \"a@b.example, c@d.example\"\n}", "", 0, []string{"mail: from", "one address"}},
+	{"subject of two words", mailWith("subject Your key"), "", globalLine + 3, []string{"subject", "got 2 arguments", "use: subject <text>"}},
+	{"subject of two lines", mailWith("subject \"Your\nkey\""), "", 0, []string{"mail: subject", "one line"}},
+	{"template that does not exist", mailWith("template /nonexistent/mail.txt"), "", 0, []string{"mail: template", "/nonexistent/mail.txt", "no such file"}},
+	{"template that is a directory", mailWith("template ."), "", 0, []string{"mail: template", "is a directory"}},
+	{"template that is empty", mailWith("template /dev/null"), "", 0, []string{"mail: template", "/dev/null", "it is empty", "leave template out"}},
+	{"template without the key", mailWith("template pepper.txt"), "", 0, []string{"mail: template", "{{.Key}}", "exactly once", "pepper.txt"}},
+}
+
+// mailWith is a block of the global option that is right but for one line, its
+// third.
+func mailWith(line string) string {
+	return "mail {\nsmtp mail.example.com:587\nfrom keys@example.com\n" + line + "\n}"
 }
 
 // peppers are the secrets of the rows above, which no error may repeat.

@@ -20,6 +20,10 @@ var (
 		Namespace: "caddy", Subsystem: appName, Name: "changes_total",
 		Help: "Changes to accounts, credentials and keys, by kind.",
 	}, []string{"outcome"})
+	mailsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: appName, Name: "mails_total",
+		Help: "Attempts to send a key by e-mail, by what became of them.",
+	}, []string{"outcome"})
 	openStreams = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "caddy", Subsystem: appName, Name: "streams",
 		Help: "Streams that end when their key stops.",
@@ -51,7 +55,7 @@ func misses() (sum uint64) {
 }
 
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{requests, changes, openStreams, cacheMisses} {
+	for _, c := range []prometheus.Collector{requests, changes, mailsTotal, openStreams, cacheMisses} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

@@ -24,9 +24,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+	"github.com/caddy-apikeys/caddy-apikeys/mail"
 
 	// Every dialect comes with the gateway.
+	_ "github.com/caddy-apikeys/caddy-apikeys/dialect/adyen"
+	_ "github.com/caddy-apikeys/caddy-apikeys/dialect/exorde"
 	_ "github.com/caddy-apikeys/caddy-apikeys/dialect/rest"
+	_ "github.com/caddy-apikeys/caddy-apikeys/dialect/sarus"
+	_ "github.com/caddy-apikeys/caddy-apikeys/dialect/singleinvoice"
 )
 
 func init() {
@@ -76,6 +81,8 @@ type App struct {
 	events *caddyevents.App
 	config keystore.Config
 	path   string
+	sender *mail.Sender
+	mailer *mail.Worker
 
 	opening sync.Mutex
 	opened  atomic.Pointer[opened]
@@ -144,6 +151,9 @@ func (app *App) Provision(ctx caddy.Context) error {
 	if err := app.resolveConfig(); err != nil {
 		return err
 	}
+	if err := app.provisionMail(); err != nil {
+		return err
+	}
 	return registerMetrics(ctx.GetMetricsRegistry())
 }
 
@@ -156,11 +166,14 @@ func (app *App) resolveStore() error {
 		return err
 	}
 	if path == "" {
-		path = filepath.Join(caddy.AppDataDir(), "api_keys", "keys.db")
+		path = defaultStorePath()
 	}
 	app.path, err = filepath.Abs(path)
 	return err
 }
+
+// defaultStorePath is where the store is if the configuration does not say.
+func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "api_keys", "keys.db") }
 
 func (app *App) resolveConfig() error {
 	if app.CacheSize == 0 {
@@ -220,12 +233,15 @@ func (p Package) domain() keystore.Package {
 }
 
 // Start opens the store, so that a configuration whose store can't be had is
-// refused, and warns of what undoes its promises.
+// refused, and warns of what undoes its promises. Mails that wait are sent from
+// then on.
 func (app *App) Start() error {
-	if _, err := app.open(context.Background()); err != nil {
+	o, err := app.open(context.Background())
+	if err != nil {
 		return err
 	}
 	app.warn()
+	app.startMail(o.keyring)
 	return nil
 }
 
@@ -248,9 +264,12 @@ func (app *App) warn() {
 	}
 }
 
-// Stop does nothing: requests may still be in flight, and a new configuration
-// may share the store. Cleanup releases it.
-func (app *App) Stop() error { return nil }
+// Stop ends the sending of mails, and nothing else: requests may still be in
+// flight, and a new configuration may share the store. Cleanup releases it.
+func (app *App) Stop() error {
+	app.stopMail()
+	return nil
+}
 
 // Cleanup releases the store if this app acquired it.
 func (app *App) Cleanup() error {
