@@ -32,6 +32,8 @@ func (e *example) runComments() {
 		switch set, curl := assignment.FindStringSubmatch(line), expected.FindStringSubmatch(line); {
 		case line == run+"run --config examples/"+e.name+"/Caddyfile",
 			line == "go run ./examples/"+e.name+" run --config examples/"+e.name+"/Caddyfile":
+		case set != nil && strings.HasPrefix(set[2], "curl "):
+			e.variables[set[1]] = string(e.curl(set[2]).body)
 		case set != nil:
 			e.variables[set[1]], _ = e.issue(set[2])
 		case curl != nil:
@@ -105,6 +107,10 @@ func (e *example) curl(line string) answer {
 			words = words[1:]
 			name, value, _ := strings.Cut(words[0], ": ")
 			headers = append(headers, name, value)
+		case words[0] == "-d":
+			words = words[1:]
+			body = words[0]
+			headers = append(headers, "Content-Type", "application/x-www-form-urlencoded")
 		case words[0] == "--json":
 			words = words[1:]
 			method, body = http.MethodPost, words[0]
