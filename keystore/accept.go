@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // Verify judges the text of a key: is it one, and does it work now? The grant
@@ -11,13 +12,22 @@ import (
 //
 // A key in the cache costs no allocation.
 func (kr *Keyring) Verify(ctx context.Context, text string) (*Grant, Verdict, error) {
+	g, v, err := kr.find(ctx, text)
+	if v == OK {
+		v = g.verdictAt(kr.Now())
+	}
+	return g, v, err
+}
+
+// find returns the grant of a text, with OK. What it is worth now is not judged.
+func (kr *Keyring) find(ctx context.Context, text string) (*Grant, Verdict, error) {
 	if !plausible(text) {
 		return nil, InvalidKey, nil
 	}
 	g, err := kr.lookup(ctx, canonical(text))
 	switch {
 	case err == nil:
-		return g, g.verdictAt(kr.Now()), nil
+		return g, OK, nil
 	case isNotFound(err):
 		return nil, InvalidKey, nil
 	}
@@ -68,26 +78,31 @@ type Request struct {
 // it, it is durable before Accept returns. The grant and the error are as for
 // [Keyring.Verify].
 func (kr *Keyring) Accept(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
-	g, v, err := kr.judge(ctx, text, r)
+	g, v, now, err := kr.judge(ctx, text, &r)
 	if v == OK && g.awaitsFirstUse() {
 		if err := kr.takeIntoUse(ctx, g); err != nil {
 			return g, StoreUnavailable, err
 		}
 		// Another key's first use may have stopped this one meanwhile.
-		g, v, err = kr.judge(ctx, text, r)
+		g, v, now, err = kr.judge(ctx, text, &r)
 	}
 	if v == OK {
-		kr.vault.uses.note(g, kr.Now())
+		kr.vault.uses.note(g, now)
 	}
 	return g, v, err
 }
 
-func (kr *Keyring) judge(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
-	g, v, err := kr.Verify(ctx, text)
-	if v == OK {
+// judge returns the time at which it judged, too.
+func (kr *Keyring) judge(ctx context.Context, text string, r *Request) (*Grant, Verdict, Instant, error) {
+	g, v, err := kr.find(ctx, text)
+	if v != OK {
+		return g, v, 0, err
+	}
+	now := kr.Now()
+	if v = g.verdictAt(now); v == OK {
 		v = g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
 	}
-	return g, v, err
+	return g, v, now, nil
 }
 
 // Recheck judges a grant again, for a request that lasts. It returns the grant
@@ -116,8 +131,7 @@ func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Ve
 // isManagement reports whether keys of the package open only what names it. A
 // package that is no longer declared may have been of that kind.
 func (kr *Keyring) isManagement(packageName string) bool {
-	p, declared := kr.packages.byName[packageName]
-	return p.Management || (!declared && packageName != "")
+	return packageName != "" && !slices.Contains(kr.packages.open, packageName)
 }
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

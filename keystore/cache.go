@@ -2,9 +2,9 @@ package keystore
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/binary"
 	"io"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,17 +37,28 @@ import (
 // store. Nothing negative and no error is cached. Entries hold the whole
 // digest: ristretto's own key is its first word only, and a collision merely
 // evicts.
+//
+// Beside its generation, a shard remembers which of ristretto's entries was asked
+// for last, which spares most requests ristretto's own look-up.
 type Cache struct {
-	store       Store
-	entries     *ristretto.Cache[uint64, *Grant]
-	generations [generationShards]atomic.Uint64
-	fills       singleflight.Group
-	misses      atomic.Uint64
+	store   Store
+	entries *ristretto.Cache[uint64, *Grant]
+	shards  [shards]shard
+	fills   singleflight.Group
+	misses  atomic.Uint64
 
 	// asking keeps ristretto open while it is asked: its Get and Set panic beside
 	// its Close. The locks are many, so that requests do not share one.
 	asking [askingShards]askingLock
 	closed atomic.Bool
+}
+
+// shard is what the digests have in common that share two of their bytes.
+type shard struct {
+	generation atomic.Uint64
+	// recent is one of ristretto's entries, or nil. It may have been evicted a
+	// moment ago, or be void.
+	recent atomic.Pointer[Grant]
 }
 
 // askingLock fills a cache line, so that neighbours do not slow each other down.
@@ -57,8 +68,12 @@ type askingLock struct {
 }
 
 const (
-	generationShards = 1 << 16
-	askingShards     = 64
+	shards       = 1 << 16
+	askingShards = 64
+
+	// askEvery is of how many look-ups one asks ristretto although the shard knows
+	// the answer, so that ristretto learns what is in use.
+	askEvery = 16
 
 	// A generation is a counter, and in its low bits how many changes to grants of
 	// the shard have begun and not ended. Each value comes once.
@@ -87,17 +102,25 @@ const (
 // NewCache makes a cache of at most size bytes before a store. The cache owns
 // the store from then on.
 func NewCache(store Store, size int64) (*Cache, error) {
-	entries, err := ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
+	c := &Cache{store: store}
+	var err error
+	c.entries, err = ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
 		NumCounters:        counters(size),
 		MaxCost:            size,
 		BufferItems:        64,
 		IgnoreInternalCost: true, // our costs are bytes and include it
 		KeyToHash:          func(word uint64) (uint64, uint64) { return word, 0 },
+		// What ristretto gives up is not to be kept in memory by its shard.
+		OnExit: func(g *Grant) {
+			if g != nil {
+				c.shard(&g.Digest).recent.CompareAndSwap(g, nil)
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{store: store, entries: entries}, nil
+	return c, nil
 }
 
 // counters is ten for each grant that the budget holds, as ristretto advises.
@@ -124,23 +147,32 @@ func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
 
 // cached returns the current grant of a digest if the cache holds it.
 func (c *Cache) cached(digest *Digest) *Grant {
-	g, ok := c.entry(digest)
-	if !ok || g.generation != c.generation(digest).Load() ||
-		subtle.ConstantTimeCompare(g.Digest[:], digest[:]) != 1 {
+	s := c.shard(digest)
+	g := s.recent.Load()
+	if g == nil || !g.Digest.equal(digest) || rand.Uint32()%askEvery == 0 {
+		if g = c.entry(digest); g == nil || !g.Digest.equal(digest) {
+			return nil
+		}
+		if s.recent.Load() != g {
+			s.recent.Store(g)
+		}
+	}
+	if g.generation != s.generation.Load() || c.closed.Load() {
 		return nil
 	}
 	return g
 }
 
 // entry asks ristretto, if it is still open.
-func (c *Cache) entry(digest *Digest) (*Grant, bool) {
+func (c *Cache) entry(digest *Digest) *Grant {
 	lock := &c.asking[digest[10]%askingShards]
 	lock.RLock()
 	defer lock.RUnlock()
 	if c.closed.Load() {
-		return nil, false
+		return nil
 	}
-	return c.entries.Get(word(digest))
+	g, _ := c.entries.Get(word(digest))
+	return g
 }
 
 // keep hands a grant to ristretto, if it is still open, and waits until that has
@@ -156,16 +188,16 @@ func (c *Cache) keep(g *Grant) {
 }
 
 // Current reports whether nothing that g joins has changed since it was read.
-func (c *Cache) Current(g *Grant) bool { return g.generation == c.generation(&g.Digest).Load() }
+func (c *Cache) Current(g *Grant) bool { return g.generation == c.shard(&g.Digest).generation.Load() }
 
 // fill reads the store. Concurrent misses of one digest and generation share
 // one read; if the generation moved meanwhile, the result is not used.
 func (c *Cache) fill(ctx context.Context, digest Digest) (*Grant, error) {
 	c.misses.Add(1)
 	for try := 1; ; try++ {
-		generation := c.generation(&digest).Load()
+		generation := c.shard(&digest).generation.Load()
 		g, err := c.sharedRead(ctx, digest, generation)
-		if try == fillTries || c.generation(&digest).Load() == generation {
+		if try == fillTries || c.shard(&digest).generation.Load() == generation {
 			return g, err
 		}
 	}
@@ -195,6 +227,7 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 		return nil, err
 	}
 	g.generation = generation
+	g.prepare()
 	if generation&changing == 0 {
 		c.keep(g)
 	}
@@ -207,13 +240,13 @@ func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
 	var touched []Digest
 	defer func() {
 		for i := range touched {
-			c.generation(&touched[i]).Add(nextGeneration - 1)
+			c.shard(&touched[i]).generation.Add(nextGeneration - 1)
 		}
 	}()
 	return c.store.Update(ctx, func(tx Tx) error {
 		return change(&watchedTx{tx, func(digests ...Digest) {
 			for i := range digests {
-				c.generation(&digests[i]).Add(1)
+				c.shard(&digests[i]).generation.Add(1)
 			}
 			touched = append(touched, digests...)
 		}})
@@ -223,7 +256,7 @@ func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
 // Invalidate makes the cached grants of digests void.
 func (c *Cache) Invalidate(digests ...Digest) {
 	for i := range digests {
-		c.generation(&digests[i]).Add(nextGeneration)
+		c.shard(&digests[i]).generation.Add(nextGeneration)
 	}
 }
 
@@ -248,8 +281,8 @@ func (c *Cache) Close() error {
 	return c.store.Close()
 }
 
-func (c *Cache) generation(digest *Digest) *atomic.Uint64 {
-	return &c.generations[binary.LittleEndian.Uint16(digest[8:])]
+func (c *Cache) shard(digest *Digest) *shard {
+	return &c.shards[binary.LittleEndian.Uint16(digest[8:])]
 }
 
 // word is ristretto's key for a digest.

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"time"
+	"unique"
 )
 
 // DefaultMaxKeys is how many live keys a credential may have where its package
@@ -116,10 +117,12 @@ func (p Package) withDefaults(prefix string) Package {
 type packages struct {
 	byName map[string]Package
 	none   Package
+	// open are the names of those that are not for management.
+	open []string
 }
 
 func newPackages(declared []Package, prefix string) (packages, error) {
-	ps := packages{map[string]Package{}, Package{}.withDefaults(prefix)}
+	ps := packages{byName: map[string]Package{}, none: Package{}.withDefaults(prefix)}
 	for _, p := range declared {
 		if err := p.Validate(); err != nil {
 			return packages{}, err
@@ -128,6 +131,9 @@ func newPackages(declared []Package, prefix string) (packages, error) {
 			return packages{}, fmt.Errorf("package %s is declared twice", p.Name)
 		}
 		ps.byName[p.Name] = p.withDefaults(prefix)
+		if !p.Management {
+			ps.open = append(ps.open, unique.Make(p.Name).Value())
+		}
 	}
 	return ps, nil
 }

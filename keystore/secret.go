@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash"
 	"hash/crc32"
 	"strings"
@@ -18,6 +19,15 @@ import (
 
 // Digest is the SHA-256 or HMAC-SHA-256 of a key's text.
 type Digest [sha256.Size]byte
+
+// equal compares in constant time.
+func (d *Digest) equal(other *Digest) bool {
+	var different uint64
+	for i := 0; i < len(d); i += 8 {
+		different |= binary.LittleEndian.Uint64(d[i:]) ^ binary.LittleEndian.Uint64(other[i:])
+	}
+	return different == 0
+}
 
 // DigestKind says how a digest was computed from a key's text.
 type DigestKind string
@@ -106,17 +116,13 @@ func randomBase62(n int) string {
 
 // checksum is the CRC-32 (IEEE) of head in base62, zero padded.
 func checksum(head string) string {
-	out := checksumOf(bytesOf(head))
-	return string(out[:])
-}
-
-func checksumOf(head []byte) (out [crcLength]byte) {
-	crc := crc32.ChecksumIEEE(head)
+	var out [crcLength]byte
+	crc := crc32.ChecksumIEEE(bytesOf(head))
 	for i := crcLength - 1; i >= 0; i-- {
 		out[i] = base62[crc%uint32(len(base62))]
 		crc /= uint32(len(base62))
 	}
-	return out
+	return string(out[:])
 }
 
 // hintOf is what may be shown of a text: enough for its owner to recognise it.
@@ -133,21 +139,49 @@ func hintOf(s secret, f Format) string {
 // plausible reports whether text can be the text of a key at all: 1 to 512
 // visible ASCII characters, and if it has the shape of a token, with the right
 // checksum. Nothing else is worth a look-up.
+//
+// A right checksum is looked at before the shape: what has it is looked up
+// whatever its shape, and it is what nearly all texts have.
 func plausible(text string) bool {
-	if text == "" || len(text) > MaxText {
+	if text == "" || len(text) > MaxText || !visible(text) {
 		return false
 	}
-	for i := range len(text) {
-		if text[i] < '!' || text[i] > '~' {
+	tail := len(text) - tailLength - 1
+	isToken := tail >= minPrefix && text[tail] == '_'
+	return !isToken || checksumFits(text) || !tokenShaped(text)
+}
+
+// checksumFits reports whether text, which is longer than a checksum, ends in that
+// of what precedes it.
+func checksumFits(text string) bool {
+	body := len(text) - crcLength
+	crc := crc32.ChecksumIEEE(bytesOf(text[:body]))
+	for i := len(text) - 1; i >= body; i-- {
+		if text[i] != base62[crc%uint32(len(base62))] {
+			return false
+		}
+		crc /= uint32(len(base62))
+	}
+	return true
+}
+
+// visible reports whether all of text is visible ASCII, '!' to '~'. It looks at
+// eight characters at a time: in a word without a character outside the range,
+// none of the three terms has the high bit of any byte set.
+func visible(text string) bool {
+	const each = 0x0101010101010101
+	var outside uint64
+	rest := bytesOf(text)
+	for ; len(rest) >= 8; rest = rest[8:] {
+		w := binary.LittleEndian.Uint64(rest)
+		outside |= w | (w + each) | ((w - '!'*each) &^ w)
+	}
+	for _, c := range rest {
+		if c < '!' || c > '~' {
 			return false
 		}
 	}
-	if !tokenShaped(text) {
-		return true
-	}
-	body := len(text) - crcLength
-	crc := checksumOf(bytesOf(text[:body]))
-	return string(crc[:]) == text[body:]
+	return outside&(0x80*each) == 0
 }
 
 // tokenShaped reports whether text matches
