@@ -148,16 +148,20 @@ func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
 // cached returns the current grant of a digest if the cache holds it.
 func (c *Cache) cached(digest *Digest) *Grant {
 	s := c.shard(digest)
+	generation := s.generation.Load()
 	g := s.recent.Load()
-	if g == nil || !g.Digest.equal(digest) || rand.Uint32()%askEvery == 0 {
-		if g = c.entry(digest); g == nil || !g.Digest.equal(digest) {
+	if g != nil && g.generation == generation && g.Digest.equal(digest) {
+		if rand.Uint32()%askEvery == 0 {
+			c.entry(digest)
+		}
+	} else {
+		g = c.entry(digest)
+		if g == nil || g.generation != generation || !g.Digest.equal(digest) {
 			return nil
 		}
-		if s.recent.Load() != g {
-			s.recent.Store(g)
-		}
+		s.recent.Store(g)
 	}
-	if g.generation != s.generation.Load() || c.closed.Load() {
+	if c.closed.Load() {
 		return nil
 	}
 	return g
@@ -175,15 +179,20 @@ func (c *Cache) entry(digest *Digest) *Grant {
 	return g
 }
 
-// keep hands a grant to ristretto, if it is still open, and waits until that has
-// decided on it: else all who ask in between would read the store anew.
+// keep hands a grant to ristretto, if it is still open. Its shard knows it at once,
+// so that those who ask before ristretto has decided on it do not read the store
+// anew, and until ristretto decides against it.
 func (c *Cache) keep(g *Grant) {
 	lock := &c.asking[g.Digest[10]%askingShards]
 	lock.RLock()
 	defer lock.RUnlock()
-	if !c.closed.Load() {
-		c.entries.Set(word(&g.Digest), g, g.cost())
-		c.entries.Wait()
+	if c.closed.Load() {
+		return
+	}
+	recent := &c.shard(&g.Digest).recent
+	recent.Store(g)
+	if !c.entries.Set(word(&g.Digest), g, g.cost()) {
+		recent.CompareAndSwap(g, nil)
 	}
 }
 
