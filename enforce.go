@@ -2,6 +2,8 @@ package apikeys
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -66,11 +68,30 @@ func judged(r *http.Request, grant *keystore.Grant, v keystore.Verdict) {
 	}
 }
 
-// strip takes the key out of a request that goes on.
+// strip takes the key out of a request that goes on, and the wish for a tunnel in
+// which others would follow.
 func (h *Handler) strip(r *http.Request) {
+	if asked := r.Header["Upgrade"]; len(asked) > 0 && slices.ContainsFunc(asked, carriesRequests) {
+		delete(r.Header, "Upgrade")
+	}
 	if !h.ForwardKey {
 		h.finder.Strip(r)
 	}
+}
+
+// carriesRequests reports whether a value of Upgrade names a protocol in which the
+// client sends HTTP requests: HTTP/2 in clear (RFC 7540, 3.2), another version, or
+// TLS (RFC 2817). A backend that agreed would get them past the gate, with any
+// identity. A server may ignore an Upgrade (RFC 9110, 7.8).
+func carriesRequests(upgrade string) bool {
+	for protocol := range strings.SplitSeq(upgrade, ",") {
+		name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
+		switch strings.ToLower(name) {
+		case "h2c", "h2", "http", "tls":
+			return true
+		}
+	}
+	return false
 }
 
 // isPreflight reports whether the request is a CORS preflight (Fetch standard,
