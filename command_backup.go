@@ -22,9 +22,7 @@ only you can read, while Caddy goes on serving. It holds no key's text. An
 existing file is not overwritten, and there is no file unless the snapshot is
 whole.
 
-To restore, stop Caddy, put the file where the store was, remove the files next
-to it whose names end in -wal and -shm, and start Caddy. Changes since the
-snapshot are lost: keys that were revoked since then work again.`,
+The command "restore" puts it back.`,
 		Example: `  $ caddy api-keys backup keys-$(date +%F).db`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    withClient(backupStore),

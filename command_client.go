@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
+
+	"github.com/caddy-apikeys/caddy-apikeys/dialect/rest"
 )
 
 // adminClient calls the management API on the admin endpoint of a running
@@ -85,14 +87,22 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 	return resp, nil
 }
 
+// lines is a body that is sent as it is, one JSON object a line.
+type lines struct{ io.Reader }
+
 func (c *adminClient) request(ctx context.Context, method, path string, body any) (*http.Request, error) {
 	var content io.Reader
-	if body != nil {
+	contentType := ""
+	switch body := body.(type) {
+	case nil:
+	case lines:
+		content, contentType = body.Reader, rest.NDJSON
+	default:
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("the arguments must be UTF-8: %w", err)
 		}
-		content = bytes.NewReader(b)
+		content, contentType = bytes.NewReader(b), "application/json"
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
@@ -101,8 +111,8 @@ func (c *adminClient) request(ctx context.Context, method, path string, body any
 	if c.origin != "" {
 		req.Header.Set("Origin", c.origin)
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
 	}
 	return req, nil
 }

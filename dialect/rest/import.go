@@ -26,8 +26,7 @@ const (
 	// importBatch is how many lines are stored in a transaction. Other changes wait
 	// for it.
 	importBatch = 500
-	// readPatience is how long a client may take to send the line that it is in, once
-	// the import has failed.
+	// readPatience is how long a client is waited for once the import has failed.
 	readPatience = time.Second
 )
 
@@ -65,6 +64,9 @@ func importLines(c *call) (reply, error) {
 	impatient := time.AfterFunc(readPatience, func() { _ = connection.SetReadDeadline(time.Now()) })
 	defer impatient.Stop()
 	for range batches {
+	}
+	if err != nil { // the server reads on for a while before it answers
+		_ = connection.SetReadDeadline(time.Now().Add(readPatience))
 	}
 	return out, err
 }
