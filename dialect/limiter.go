@@ -6,8 +6,8 @@ import (
 )
 
 // Limiter allows each client a number of requests in any span of time of a
-// length, exactly: it remembers when the last ones were. What it knows is lost
-// with the process.
+// length, exactly: it remembers when the last ones were, in memory. One that is
+// made in Mount forgets at each reload.
 type Limiter struct {
 	limit  int
 	window time.Duration
