@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -12,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
+	"github.com/caddy-apikeys/caddy-apikeys/internal/options"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
@@ -23,35 +23,6 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
 	httpcaddyfile.RegisterDirective("api_keys", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("api_keys", httpcaddyfile.Before, "basic_auth")
-}
-
-// subdirectives maps names to their parsers.
-type subdirectives[T any] map[string]func(*caddyfile.Dispenser, *T) error
-
-// parse reads a block of subdirectives. In are the words to name the block by;
-// those in repeatable may stand more than once.
-func (subs subdirectives[T]) parse(d *caddyfile.Dispenser, in, allowed, repeatable string, into *T) error {
-	seen := map[string]bool{}
-	last := ""
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		parse, ok := subs[name]
-		switch {
-		case ok:
-		case name == "{":
-			return d.Errf("%s: %s takes no block; remove what stands between { and }", in, last)
-		default:
-			return d.Errf("%s: unknown subdirective %q; use one of: %s", in, name, allowed)
-		}
-		if seen[name] && !strings.Contains(" "+repeatable+" ", " "+name+" ") {
-			return d.Errf("%s: %s is given twice; write it once", in, name)
-		}
-		seen[name], last = true, name
-		if err := parse(d, into); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // parseApp reads the global option. Syntax:
@@ -89,24 +60,25 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Errf("api_keys: unexpected %q; the global option takes a block only", d.Val())
 	}
 	var app App
-	err := appSubdirectives.parse(d, "api_keys", "store, cache_size, key_prefix, pepper, recoverable, package, mail", "package", &app)
-	if err != nil {
+	if err := options.Parse(d, "", app.options()); err != nil {
 		return nil, err
 	}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(&app, nil)}, nil
 }
 
-var appSubdirectives = subdirectives[App]{
-	"store":       parseStore,
-	"cache_size":  parseCacheSize,
-	"key_prefix":  parseKeyPrefix,
-	"pepper":      func(d *caddyfile.Dispenser, a *App) error { return oneArg(d, "pepper <secret>", &a.Pepper) },
-	"recoverable": func(d *caddyfile.Dispenser, a *App) error { return oneArg(d, "recoverable <file>", &a.Recoverable) },
-	"package":     parsePackage,
-	"mail":        parseMail,
+func (app *App) options() []options.Option {
+	return []options.Option{
+		{Name: "store", Read: app.parseStore},
+		{Name: "cache_size", Read: app.parseCacheSize},
+		{Name: "key_prefix", Read: app.parseKeyPrefix},
+		{Name: "pepper", Read: options.Text("<secret>", &app.Pepper)},
+		{Name: "recoverable", Read: options.Text("<file>", &app.Recoverable)},
+		{Name: "package", Read: app.parsePackage, Repeatable: true},
+		{Name: "mail", Read: app.parseMail},
+	}
 }
 
-func parseStore(d *caddyfile.Dispenser, app *App) error {
+func (app *App) parseStore(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	switch {
 	case len(args) == 0 || len(args) > 2:
@@ -121,9 +93,9 @@ func parseStore(d *caddyfile.Dispenser, app *App) error {
 	return nil
 }
 
-func parseCacheSize(d *caddyfile.Dispenser, app *App) error {
+func (app *App) parseCacheSize(d *caddyfile.Dispenser) error {
 	var text string
-	if err := oneArg(d, "cache_size <bytes>", &text); err != nil {
+	if err := options.Word("<bytes>", &text)(d); err != nil {
 		return err
 	}
 	size, err := humanize.ParseBytes(text)
@@ -134,39 +106,40 @@ func parseCacheSize(d *caddyfile.Dispenser, app *App) error {
 	return at(d, checkCacheSize(app.CacheSize))
 }
 
-func parseKeyPrefix(d *caddyfile.Dispenser, app *App) error {
-	if err := oneArg(d, "key_prefix <prefix>", &app.KeyPrefix); err != nil {
+func (app *App) parseKeyPrefix(d *caddyfile.Dispenser) error {
+	if err := options.Word("<prefix>", &app.KeyPrefix)(d); err != nil {
 		return err
 	}
 	return at(d, keystore.Config{Prefix: app.KeyPrefix}.Validate())
 }
 
-func parsePackage(d *caddyfile.Dispenser, app *App) error {
+func (app *App) parsePackage(d *caddyfile.Dispenser) error {
 	var p Package
-	if err := oneArg(d, "package <name>", &p.Name); err != nil {
+	if err := options.Word("<name>", &p.Name)(d); err != nil {
 		return err
 	}
 	if app.declares(p.Name) {
 		return d.Errf("package %s: it is declared twice; declare it once", p.Name)
 	}
-	err := packageSubdirectives.parse(d, "package "+p.Name, "format, prefix, roles, expires_in, max_keys, management", "", &p)
-	if err != nil {
+	if err := options.Parse(d, "package "+p.Name, p.options()); err != nil {
 		return err
 	}
 	app.Packages = append(app.Packages, p)
 	return at(d, p.domain().Validate())
 }
 
-var packageSubdirectives = subdirectives[Package]{
-	"format":     parseFormat,
-	"prefix":     func(d *caddyfile.Dispenser, p *Package) error { return oneArg(d, "prefix <prefix>", &p.Prefix) },
-	"roles":      func(d *caddyfile.Dispenser, p *Package) error { return someArgs(d, "roles <role...>", &p.Roles) },
-	"expires_in": func(d *caddyfile.Dispenser, p *Package) error { return duration(d, "expires_in", &p.ExpiresIn) },
-	"max_keys":   func(d *caddyfile.Dispenser, p *Package) error { return number(d, "max_keys", &p.MaxKeys) },
-	"management": func(d *caddyfile.Dispenser, p *Package) error { return noArgs(d, "management", &p.Management) },
+func (p *Package) options() []options.Option {
+	return []options.Option{
+		{Name: "format", Read: p.parseFormat},
+		{Name: "prefix", Read: options.Word("<prefix>", &p.Prefix)},
+		{Name: "roles", Read: options.List("<role...>", &p.Roles)},
+		{Name: "expires_in", Read: options.Duration(&p.ExpiresIn)},
+		{Name: "max_keys", Read: options.Number(&p.MaxKeys)},
+		{Name: "management", Read: options.Flag(&p.Management)},
+	}
 }
 
-func parseFormat(d *caddyfile.Dispenser, p *Package) error {
+func (p *Package) parseFormat(d *caddyfile.Dispenser) error {
 	const syntax = "use: format token, format uuid or format alphanumeric <length>"
 	args := d.RemainingArgs()
 	if len(args) == 0 || len(args) > 2 || (len(args) == 2) != (args[0] == "alphanumeric") {
@@ -183,7 +156,7 @@ func parseFormat(d *caddyfile.Dispenser, p *Package) error {
 	return nil
 }
 
-// parseHandler reads the directive. Syntax:
+// parseDirective reads the directive. Syntax:
 //
 //	api_keys [<matcher>] {
 //	    dialect <name> [<base path>] { ... }
@@ -230,31 +203,25 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("api_keys: unexpected %q; after the matcher there is a block only", d.Val())
 	}
-	return handlerSubdirectives.parse(d, "api_keys",
-		"dialect, from, require, enforce, anonymous, preflight, identity_header, identity_headers, forward_key, errors",
-		"dialect from require identity_header", h)
+	return options.Parse(d, "", h.options())
 }
 
-var handlerSubdirectives = subdirectives[Handler]{
-	"dialect": parseDialect,
-	"from":    parseFrom,
-	"require": parseRequire,
-	"enforce": func(d *caddyfile.Dispenser, h *Handler) error { return word(d, "enforce", "off", &h.EnforceOff) },
-	"anonymous": func(d *caddyfile.Dispenser, h *Handler) error {
-		return word(d, "anonymous", "allow", &h.AnonymousAllow)
-	},
-	"preflight": func(d *caddyfile.Dispenser, h *Handler) error {
-		return word(d, "preflight", "enforce", &h.PreflightEnforce)
-	},
-	"identity_header": parseIdentityHeader,
-	"identity_headers": func(d *caddyfile.Dispenser, h *Handler) error {
-		return word(d, "identity_headers", "off", &h.IdentityHeadersOff)
-	},
-	"forward_key": func(d *caddyfile.Dispenser, h *Handler) error { return noArgs(d, "forward_key", &h.ForwardKey) },
-	"errors":      parseErrors,
+func (h *Handler) options() []options.Option {
+	return []options.Option{
+		{Name: "dialect", Read: h.parseDialect, Repeatable: true},
+		{Name: "from", Read: h.parseFrom, Repeatable: true},
+		{Name: "require", Read: h.parseRequire, Repeatable: true},
+		{Name: "enforce", Read: options.Only("off", &h.EnforceOff)},
+		{Name: "anonymous", Read: options.Only("allow", &h.AnonymousAllow)},
+		{Name: "preflight", Read: options.Only("enforce", &h.PreflightEnforce)},
+		{Name: "identity_header", Read: h.parseIdentityHeader, Repeatable: true},
+		{Name: "identity_headers", Read: options.Only("off", &h.IdentityHeadersOff)},
+		{Name: "forward_key", Read: options.Flag(&h.ForwardKey)},
+		{Name: "errors", Read: h.parseErrors},
+	}
 }
 
-func parseDialect(d *caddyfile.Dispenser, h *Handler) error {
+func (h *Handler) parseDialect(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.Errf("dialect: the name is missing; use: dialect <name> [<base path>], with one of: %s", dialectNames())
 	}
@@ -279,9 +246,9 @@ func parseDialect(d *caddyfile.Dispenser, h *Handler) error {
 	return nil
 }
 
-func parseErrors(d *caddyfile.Dispenser, h *Handler) error {
+func (h *Handler) parseErrors(d *caddyfile.Dispenser) error {
 	var name string
-	if err := oneArg(d, "errors <dialect>", &name); err != nil {
+	if err := options.Word("<dialect>", &name)(d); err != nil {
 		return err
 	}
 	if err := knownDialect(name); err != nil {
@@ -291,7 +258,7 @@ func parseErrors(d *caddyfile.Dispenser, h *Handler) error {
 	return nil
 }
 
-func parseFrom(d *caddyfile.Dispenser, h *Handler) error {
+func (h *Handler) parseFrom(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 || len(args) > 2 {
 		return d.Errf("from: got %d arguments; use bearer, header <name>, query <name> or cookie <name>", len(args))
@@ -307,7 +274,7 @@ func parseFrom(d *caddyfile.Dispenser, h *Handler) error {
 	return nil
 }
 
-func parseRequire(d *caddyfile.Dispenser, h *Handler) error {
+func (h *Handler) parseRequire(d *caddyfile.Dispenser) error {
 	const syntax = "use: require any, require package <name...> or require role <name...>"
 	args := d.RemainingArgs()
 	if len(args) == 0 {
@@ -328,7 +295,7 @@ func parseRequire(d *caddyfile.Dispenser, h *Handler) error {
 	return at(d, r.check())
 }
 
-func parseIdentityHeader(d *caddyfile.Dispenser, h *Handler) error {
+func (h *Handler) parseIdentityHeader(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) != 2 {
 		return d.Errf("identity_header: got %d arguments; use: identity_header %s <name>", len(args), strings.Join(fieldNames(), "|"))
@@ -349,77 +316,6 @@ func at(d *caddyfile.Dispenser, err error) error {
 	if err != nil {
 		return d.WrapErr(err)
 	}
-	return nil
-}
-
-// oneArg reads the single argument of a subdirective.
-func oneArg(d *caddyfile.Dispenser, syntax string, into *string) error {
-	name, _, _ := strings.Cut(syntax, " ")
-	args := d.RemainingArgs()
-	switch {
-	case len(args) != 1:
-		return d.Errf("%s: got %d arguments; use: %s", name, len(args), syntax)
-	case args[0] == "":
-		return d.Errf("%s: the argument is empty; use: %s", name, syntax)
-	}
-	*into = args[0]
-	return nil
-}
-
-// someArgs reads the arguments of a subdirective that takes one or more.
-func someArgs(d *caddyfile.Dispenser, syntax string, into *[]string) error {
-	name, _, _ := strings.Cut(syntax, " ")
-	if *into = d.RemainingArgs(); len(*into) == 0 {
-		return d.Errf("%s: the argument is missing; use: %s", name, syntax)
-	}
-	return nil
-}
-
-// word reads a subdirective that can only say one thing.
-func word(d *caddyfile.Dispenser, name, only string, into *bool) error {
-	var got string
-	if err := oneArg(d, name+" "+only, &got); err != nil {
-		return err
-	}
-	if got != only {
-		return d.Errf("%s %q: the only value is %q; leave %s out otherwise", name, got, only, name)
-	}
-	*into = true
-	return nil
-}
-
-// noArgs reads a subdirective without arguments.
-func noArgs(d *caddyfile.Dispenser, name string, into *bool) error {
-	if d.NextArg() {
-		return d.Errf("%s: unexpected %q; it takes no argument", name, d.Val())
-	}
-	*into = true
-	return nil
-}
-
-func duration(d *caddyfile.Dispenser, name string, into *caddy.Duration) error {
-	var text string
-	if err := oneArg(d, name+" <duration>", &text); err != nil {
-		return err
-	}
-	parsed, err := caddy.ParseDuration(text)
-	if err != nil || parsed <= 0 {
-		return d.Errf("%s %q: use a positive duration, such as 12h or 90d", name, text)
-	}
-	*into = caddy.Duration(parsed)
-	return nil
-}
-
-func number(d *caddyfile.Dispenser, name string, into *int) error {
-	var text string
-	if err := oneArg(d, name+" <n>", &text); err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return d.Errf("%s %q: use a number of 1 or more", name, text)
-	}
-	*into = n
 	return nil
 }
 

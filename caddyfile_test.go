@@ -7,12 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-apikeys/caddy-apikeys/dialect"
+	"github.com/caddy-apikeys/caddy-apikeys/internal/options"
 )
 
 var update = flag.Bool("update", false, "write the adapted JSON of testdata/adapt anew")
@@ -95,7 +99,9 @@ func TestEverySubdirectiveHasAGolden(t *testing.T) {
 		all.WriteString(g.caddyfile)
 	}
 	words := strings.Fields(all.String())
-	for _, names := range [][]string{keysOf(appSubdirectives), keysOf(packageSubdirectives), keysOf(mailSubdirectives), keysOf(handlerSubdirectives), fieldNames()} {
+	for _, names := range [][]string{
+		namesOf(new(App).options()), namesOf(new(Package).options()), namesOf(new(MailConfig).options()), namesOf(new(Handler).options()), fieldNames(),
+	} {
 		for _, name := range names {
 			if !slices.Contains(words, name) {
 				t.Errorf("%s stands in no golden Caddyfile", name)
@@ -104,11 +110,37 @@ func TestEverySubdirectiveHasAGolden(t *testing.T) {
 	}
 }
 
-func keysOf[T any](subs subdirectives[T]) (names []string) {
-	for name := range subs {
-		names = append(names, name)
+func namesOf(all []options.Option) (names []string) {
+	for _, option := range all {
+		names = append(names, option.Name)
 	}
 	return names
+}
+
+// TestEveryMemberOfADialectIsDocumented in the row of the table that is its
+// dialect's, or in one below it.
+func TestEveryMemberOfADialectIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("docs", "json.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range caddy.GetModules(dialect.Namespace) {
+		module := reflect.TypeOf(info.New()).Elem()
+		if !strings.Contains(module.PkgPath(), "/dialect/") { // one of the tests
+			continue
+		}
+		_, rows, found := strings.Cut(string(text), "| `"+info.ID.Name()+"` |")
+		if !found {
+			t.Errorf("%s has no row", info.ID.Name())
+		}
+		rows, _, _ = strings.Cut(rows, "\n| `")
+		for i := range module.NumField() {
+			member, _, _ := strings.Cut(module.Field(i).Tag.Get("json"), ",")
+			if member != "" && !strings.Contains(rows, " `"+member+"` |") {
+				t.Errorf("%s: %s has no row", info.ID.Name(), member)
+			}
+		}
+	}
 }
 
 // TestValidatingCreatesNothing validates every golden configuration where all

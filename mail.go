@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-apikeys/caddy-apikeys/internal/options"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 	"github.com/caddy-apikeys/caddy-apikeys/mail"
 )
@@ -36,7 +37,8 @@ type MailConfig struct {
 	// The subject, one line. Default: Your new API key.
 	Subject string `json:"subject,omitempty"`
 
-	// The path of a file with the text, a Go text/template of at most 64 KiB. It
+	// The path of a file with the text, a Go text/template of at most 64 KiB. A
+	// relative path counts from the directory in which Caddy was started. The text
 	// must write {{.Key}} exactly once. Default: a text in English.
 	Template string `json:"template,omitempty"`
 }
@@ -50,9 +52,9 @@ func (app *App) provisionMail() error {
 	if !app.mails() {
 		return nil
 	}
-	options, err := app.Mail.resolve()
+	resolved, err := app.Mail.resolve()
 	if err == nil {
-		app.sender, err = mail.NewSender(options)
+		app.sender, err = mail.NewSender(resolved)
 	}
 	if err != nil {
 		return fmt.Errorf("mail: %w", err)
@@ -84,16 +86,6 @@ func (c *MailConfig) resolve() (mail.Options, error) {
 	}
 	o.Template, err = readTemplate(o.TemplateFile)
 	return o, err
-}
-
-// resolveSecret is resolve without a cause that would repeat a part of the
-// secret.
-func resolveSecret(option, value string) (string, error) {
-	resolved, err := resolve(option, value)
-	if err != nil && !onlyPlaceholder.MatchString(value) {
-		return "", errors.New(option + `: what stands in braces is no placeholder with a value; use {env.<name>} or {file.<path>}, and write \{ for a brace`)
-	}
-	return resolved, err
 }
 
 // readTemplate reads no more than what can be a template.
@@ -131,26 +123,28 @@ func (app *App) stopMail() {
 	}
 }
 
-func parseMail(d *caddyfile.Dispenser, app *App) error {
+func (app *App) parseMail(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("mail: unexpected %q; it takes a block only", d.Val())
 	}
 	app.Mail = new(MailConfig)
-	return mailSubdirectives.parse(d, "mail", "smtp, tls, username, password, from, subject, template", "", app.Mail)
+	return options.Parse(d, "mail", app.Mail.options())
 }
 
-var mailSubdirectives = subdirectives[MailConfig]{
-	"smtp":     func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "smtp <host:port>", &c.SMTP) },
-	"tls":      parseMailTLS,
-	"username": func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "username <name>", &c.Username) },
-	"password": func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "password <secret>", &c.Password) },
-	"from":     func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "from <address>", &c.From) },
-	"subject":  func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "subject <text>", &c.Subject) },
-	"template": func(d *caddyfile.Dispenser, c *MailConfig) error { return oneArg(d, "template <file>", &c.Template) },
+func (c *MailConfig) options() []options.Option {
+	return []options.Option{
+		{Name: "smtp", Read: options.Word("<host:port>", &c.SMTP)},
+		{Name: "tls", Read: c.parseTLS},
+		{Name: "username", Read: options.Text("<name>", &c.Username)},
+		{Name: "password", Read: options.Text("<secret>", &c.Password)},
+		{Name: "from", Read: options.Text("<address>", &c.From)},
+		{Name: "subject", Read: options.Text("<text>", &c.Subject)},
+		{Name: "template", Read: options.Text("<file>", &c.Template)},
+	}
 }
 
-func parseMailTLS(d *caddyfile.Dispenser, c *MailConfig) error {
-	if err := oneArg(d, "tls starttls|implicit|off", &c.TLS); err != nil {
+func (c *MailConfig) parseTLS(d *caddyfile.Dispenser) error {
+	if err := options.Word("starttls|implicit|off", &c.TLS)(d); err != nil {
 		return err
 	}
 	return at(d, mail.TLS(c.TLS).Check())

@@ -8,98 +8,62 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/emersion/go-sasl"
-	"github.com/emersion/go-smtp"
 
+	"github.com/caddy-apikeys/caddy-apikeys/internal/mailbox"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
-// postOffice is a real SMTP server. It logs in ada, and keeps what it gets.
-type postOffice struct {
-	t     *testing.T
-	addr  string
-	mails chan string
-	// taking is told of each mail before it is answered, and waits for answer,
-	// where that is set.
-	taking, answer chan struct{}
-}
-
 const postPassword = "a password for the post"
 
-func openPostOffice(t *testing.T, change func(*postOffice)) *postOffice {
+// post is a mail server in which ada logs in. Each mail is held until hold, where
+// that is set, returns.
+type post struct {
+	t *testing.T
+	*mailbox.Server
+}
+
+func openPost(t *testing.T, hold func()) *post {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Setenv("POST_PASSWORD", postPassword)
+	s, err := mailbox.StartWith(mailbox.Options{Username: "ada", Password: postPassword, Hold: hold})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &postOffice{t: t, addr: l.Addr().String(), mails: make(chan string, 100)}
-	if change != nil {
-		change(p)
-	}
-	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &counter{p}, nil }))
-	s.Domain, s.AllowInsecureAuth = "post.test", true
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = s.Serve(l) })
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		serving.Wait()
-	})
-	return p
-}
-
-// counter is where one client hands mails in.
-type counter struct{ *postOffice }
-
-func (c *counter) Reset()                               {}
-func (c *counter) Logout() error                        { return nil }
-func (c *counter) Mail(string, *smtp.MailOptions) error { return nil }
-func (c *counter) Rcpt(string, *smtp.RcptOptions) error { return nil }
-func (c *counter) AuthMechanisms() []string             { return []string{sasl.Plain} }
-func (c *counter) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, username, password string) error {
-		if username != "ada" || password != postPassword {
-			return smtp.ErrAuthFailed
+		if more := s.Taken(); len(more) > 0 {
+			t.Errorf("%d mails too many came", len(more))
 		}
-		return nil
-	}), nil
-}
-
-func (c *counter) Data(r io.Reader) error {
-	text, err := io.ReadAll(r)
-	if c.answer != nil {
-		c.taking <- struct{}{}
-		<-c.answer
-	}
-	c.mails <- string(text)
-	return err
+	})
+	return &post{t, s}
 }
 
 // key is the key in the next mail.
-func (p *postOffice) key() string {
+func (p *post) key() string {
 	p.t.Helper()
-	select {
-	case mail := <-p.mails:
-		return regexp.MustCompile(`key_[0-9A-Za-z_]{51}`).FindString(mail)
-	case <-time.After(20 * time.Second):
-		p.t.Fatal("no mail comes")
-		return ""
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	defer cancel()
+	m, err := p.Next(ctx)
+	if err != nil {
+		p.t.Fatal(err)
 	}
+	if len(m.Keys()) != 1 {
+		p.t.Fatalf("a mail holds %d keys", len(m.Keys()))
+	}
+	return m.Keys()[0]
 }
 
-// mailing is the Caddyfile of a site that sends mails to {post}.
-func (p *postOffice) mailing(more string) string {
-	global := fmt.Sprintf("mail {\nsmtp %s\ntls off\nusername ada\npassword {env.POST_PASSWORD}\nfrom keys@example.com\n}\n%s", p.addr, more)
+// mailing is the Caddyfile of a site that sends mails to the post.
+func (p *post) mailing(more string) string {
+	global := fmt.Sprintf("mail {\nsmtp %s\ntls off\nusername ada\npassword {env.POST_PASSWORD}\nfrom keys@example.com\n}\n%s", p.Addr, more)
 	logged := strings.Replace(minimal, "{", "{\n log {\n output file {dir}/log {\n roll_disabled\n }\n level DEBUG\n format api_keys\n }\n", 1)
 	return strings.NewReplacer("{global}", global, "{block}", "").Replace(logged)
 }
@@ -142,8 +106,7 @@ func (g *gateway) waitForMails(want int) {
 }
 
 func TestAKeyByMailOpensTheGate(t *testing.T) {
-	t.Setenv("POST_PASSWORD", postPassword)
-	post := openPostOffice(t, nil)
+	post := openPost(t, nil)
 	g := start(t, post.mailing(""))
 	older := g.ada()
 	g.requestMail("Ada@example.com")
@@ -194,14 +157,17 @@ func (g *gateway) admined(path string) string {
 
 // TestAReloadWhileAMailIsSentSendsItOnce: the new configuration runs before the
 // old one ends, and the old one lets its mail finish. A mail too many would wait
-// for its answer, and keep the post office from closing.
+// for its answer, and leave a goroutine behind.
 func TestAReloadWhileAMailIsSentSendsItOnce(t *testing.T) {
-	t.Setenv("POST_PASSWORD", postPassword)
-	post := openPostOffice(t, func(p *postOffice) { p.taking, p.answer = make(chan struct{}), make(chan struct{}) })
+	taking, answer := make(chan struct{}), make(chan struct{})
+	post := openPost(t, func() {
+		taking <- struct{}{}
+		<-answer
+	})
 	g := start(t, post.mailing(""))
 	older := g.ada()
 	g.requestMail("ada@example.com")
-	<-post.taking
+	<-taking
 	var reload sync.WaitGroup
 	reload.Go(func() {
 		if err := g.tryLoad(post.mailing("cache_size 1MiB")); err != nil {
@@ -213,9 +179,9 @@ func TestAReloadWhileAMailIsSentSendsItOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.requestMail("bob@example.com")
-	post.answer <- struct{}{}
-	<-post.taking
-	post.answer <- struct{}{}
+	answer <- struct{}{}
+	<-taking
+	answer <- struct{}{}
 	reload.Wait()
 	keys := []string{post.key(), post.key()}
 	g.waitForMails(0)
@@ -227,8 +193,7 @@ func TestAReloadWhileAMailIsSentSendsItOnce(t *testing.T) {
 }
 
 func TestAMailSurvivesARestartAndAConfigurationWithoutMail(t *testing.T) {
-	t.Setenv("POST_PASSWORD", postPassword)
-	post := openPostOffice(t, nil)
+	post := openPost(t, nil)
 	without := strings.NewReplacer("{global}", "", "{block}", "").Replace(minimal)
 	g := start(t, without)
 	g.ada()

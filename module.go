@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -182,13 +181,7 @@ func (app *App) resolveConfig() error {
 	if err := checkCacheSize(app.CacheSize); err != nil {
 		return err
 	}
-	pepper, err := resolve("pepper", app.Pepper)
-	// A brace that is left over belongs to a mistyped placeholder, which would be
-	// a pepper that anybody can guess, and that can't be changed.
-	if odd := strings.ContainsAny(app.Pepper, "{}"); odd && !onlyPlaceholder.MatchString(app.Pepper) {
-		// The cause would repeat a part of the secret.
-		return errors.New("pepper: what stands in braces is no placeholder with a value; use {env.<name>} or {file.<path>}, or a text without braces")
-	}
+	pepper, err := resolveSecret("pepper", app.Pepper)
 	if err != nil {
 		return err
 	}
@@ -209,21 +202,8 @@ func checkCacheSize(size int64) error {
 	return nil
 }
 
-// onlyPlaceholder matches a secret that is written elsewhere.
-var onlyPlaceholder = regexp.MustCompile(`^\{(env|file)\.[^{}]+\}$`)
-
 // minPepper is the least length of a pepper, in characters.
 const minPepper = 16
-
-// resolve replaces the placeholders of a configuration value; one that is not
-// known is an error.
-func resolve(option, value string) (string, error) {
-	resolved, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w: set it, or write the value", option, err)
-	}
-	return resolved, nil
-}
 
 func (p Package) domain() keystore.Package {
 	return keystore.Package{
@@ -363,6 +343,16 @@ func (app *App) changed(c keystore.Change) {
 	}
 	app.logger.Info("changed", fields...)
 	app.events.Emit(app.ctx, "api_keys."+string(c.Kind), ids)
+}
+
+// declares reports whether the app declares a package of this name.
+func (app *App) declares(name string) bool {
+	for _, p := range app.Packages {
+		if p.Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // declared lists the declared packages for an error message.

@@ -50,12 +50,14 @@ type Gateway struct {
 	// beginning and not ending with a slash.
 	Base string
 	// ErrorsOnly says that the dialect is there to refuse only: Route is not
-	// asked, and what only the routes need may be missing.
+	// asked, ReservePackage is not called, and what only the routes need, such as
+	// mail or a declared package, may be missing. Options that are given are
+	// checked as if the dialect were mounted; none must be given.
 	ErrorsOnly bool
 	// Packages are the declared packages, empty if none are.
 	Packages []keystore.Package
 	// ReservePackage makes a declared package one for management: its keys open
-	// only what names it. It is called in Mount.
+	// only what names it. It is called in Mount, by a dialect with routes.
 	ReservePackage func(name string)
 	// Mails says that keys can be sent by e-mail.
 	Mails bool

@@ -18,8 +18,8 @@ const IdempotencyHeader = "Idempotency-Key"
 // maxIdempotencyKey is the longest key, in characters.
 const maxIdempotencyKey = 64
 
-// ErrIdempotencyKey means that the header is not one key of 1 to 64 visible ASCII
-// characters.
+// ErrIdempotencyKey means that the header is not one key of 1 to 64 characters of
+// printable ASCII, with spaces between others only.
 var ErrIdempotencyKey = errors.New("invalid Idempotency-Key")
 
 // Once begins to answer a request that may have an Idempotency-Key; without one,
@@ -46,21 +46,23 @@ func (g Gateway) Once(r *http.Request, from *Finder, body []byte) (*keystore.Onc
 }
 
 func validIdempotencyKey(key string) bool {
-	if key == "" || len(key) > maxIdempotencyKey {
+	// A space at an end reaches us over some versions of HTTP only.
+	if key == "" || len(key) > maxIdempotencyKey || key[0] == ' ' || key[len(key)-1] == ' ' {
 		return false
 	}
 	for i := range len(key) {
-		if key[i] < '!' || key[i] > '~' {
+		if key[i] < ' ' || key[i] > '~' {
 			return false
 		}
 	}
 	return true
 }
 
-// digestOf is the digest of what makes a request the same: method, target, body.
+// digestOf is the digest of what makes a request the same: method, path, body. The
+// query is none of it: there may be nothing in it but the presented key.
 func digestOf(r *http.Request, body []byte) (d keystore.Digest) {
 	h := sha256.New()
-	for _, part := range []string{r.Method, r.URL.RequestURI(), string(body)} {
+	for _, part := range []string{r.Method, r.URL.EscapedPath(), string(body)} {
 		_ = binary.Write(h, binary.BigEndian, int64(len(part)))
 		h.Write([]byte(part))
 	}

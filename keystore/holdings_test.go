@@ -39,7 +39,7 @@ func TestLiveKeysAreThoseOfTheWholeAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var live []keystore.KeyStatus
+	var live []keystore.Holding
 	if err := r.View(t.Context(), func(read keystore.Reader) (err error) {
 		live, err = r.LiveKeys(read, account)
 		return err
@@ -57,7 +57,7 @@ func TestLiveKeysAreThoseOfTheWholeAccount(t *testing.T) {
 		t.Fatalf("%d keys, want %d", len(live), len(want))
 	}
 	for i, w := range want {
-		if live[i].ID != w.made.Key.ID || live[i].State != w.state {
+		if live[i].ID != w.made.Key.ID || live[i].State != w.state || live[i].Credential.ID != w.made.Credential.ID {
 			t.Errorf("key %d is %s, %s; want %s, %s", i, live[i].ID, live[i].State, w.made.Key.ID, w.state)
 		}
 	}

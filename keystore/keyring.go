@@ -147,66 +147,6 @@ func (kr *Keyring) View(ctx context.Context, read func(Reader) error) error {
 	return kr.vault.View(ctx, read)
 }
 
-// Actor is on whose behalf a change is made.
-type Actor struct {
-	operator    bool
-	packageName string
-	roles       []string
-	// keyID is that of the presented key, empty where none was.
-	keyID string
-}
-
-// Operator may do everything.
-func Operator() Actor { return Actor{operator: true} }
-
-// Holder is the holder of a key: an operator if its credential has
-// [RoleOperator].
-func Holder(g *Grant) Actor { return Actor{g.HasRole(RoleOperator), g.Package, g.Roles, g.KeyID} }
-
-// IsOperator reports whether the actor may do everything.
-func (a Actor) IsOperator() bool { return a.operator }
-
-// hasRoles refuses an actor who lacks one of these roles.
-func (a Actor) hasRoles(roles []string) error {
-	if a.operator {
-		return nil
-	}
-	for _, r := range roles {
-		if !slices.Contains(a.roles, r) {
-			return forbidden("the credential has a role that the presented key lacks")
-		}
-	}
-	return nil
-}
-
-// stillHolds refuses an actor whose key has stopped working since it was accepted.
-// A request lasts as long as its client takes to send the body, and whoever is
-// revoked meanwhile must not leave with a new key.
-func (a Actor) stillHolds(tx Reader, now Instant) error {
-	if a.keyID == "" {
-		return nil
-	}
-	k, err := tx.Key(a.keyID)
-	if err != nil {
-		return err
-	}
-	usable, err := isUsable(tx, k, now)
-	if err == nil && !usable {
-		err = &Error{ErrKeyStopped, "", "the presented key has stopped working"}
-	}
-	return err
-}
-
-// MayObtain reports, as ErrForbidden, why the actor may not get a key of a
-// credential: nobody but an operator gets a role that they lack, nor a key of a
-// management package with one that is not of that package.
-func (kr *Keyring) MayObtain(a Actor, c *Credential) error {
-	if !a.operator && c.Package != a.packageName && kr.isManagement(c.Package) {
-		return forbidden("the credential is of a package for management, and the presented key is not")
-	}
-	return a.hasRoles(c.Roles)
-}
-
 // Also is what a change does beside, in its own transaction, with what it made:
 // it reads, or writes what must be there if and only if the change is. Like the
 // change it may run more than once. Its error undoes the change.
@@ -307,8 +247,8 @@ func (kr *Keyring) DeleteAccount(ctx context.Context, id string) error {
 }
 
 // UpdateCredential changes a credential with edit, which must not change what
-// identifies it and may be called more than once. Only an operator can bring in
-// roles that the actor lacks.
+// identifies it and may be called more than once. The actor must be one who may
+// obtain a key of what it becomes.
 func (kr *Keyring) UpdateCredential(ctx context.Context, actor Actor, id string, edit func(*Credential) error) (*Credential, error) {
 	var c *Credential
 	err := kr.vault.Update(ctx, func(tx Tx) (err error) {
@@ -319,8 +259,12 @@ func (kr *Keyring) UpdateCredential(ctx context.Context, actor Actor, id string,
 		if err := edit(c); err != nil {
 			return err
 		}
+		actor, err := kr.Current(tx, actor)
+		if err != nil {
+			return err
+		}
 		if c.Package != old.Package {
-			if _, err := kr.packages.find(c.Package); err != nil {
+			if _, err := kr.packageFor(actor, c.Package); err != nil {
 				return err
 			}
 		}
@@ -331,7 +275,7 @@ func (kr *Keyring) UpdateCredential(ctx context.Context, actor Actor, id string,
 		if err := c.validate(); err != nil {
 			return err
 		}
-		if err := actor.hasRoles(c.Roles); err != nil {
+		if err := kr.MayObtain(actor, c); err != nil {
 			return err
 		}
 		return tx.UpdateCredential(c)

@@ -15,6 +15,8 @@ import (
 // address is known: it throttles the address and puts a mail into the outbox,
 // which holds no key. A worker takes the mails that are due, one by one:
 //
+//   - [Keyring.SweepMails] takes out what nobody is to get, which needs no mail
+//     server.
 //   - [Keyring.BeginMail] decides whether there is anything to send, makes the
 //     key, and leases the mail: should the process die, it is due again when the
 //     lease ends.
@@ -30,7 +32,7 @@ const (
 	MailLifetime = 24 * time.Hour
 	// maxMails bounds the outbox.
 	maxMails = 10_000
-	// maxSkipped bounds how many mails to nobody one transaction deletes.
+	// maxSkipped bounds how many mails one transaction deletes or looks through.
 	maxSkipped = 100
 )
 
@@ -73,17 +75,23 @@ func (kr *Keyring) RequestMail(ctx context.Context, r MailRequest) (MailRequeste
 		}
 		return err
 	}
+	// tooLong: it was stored by a clock that was ahead, and would outlast the wait.
+	tooLong := func() bool { return out.ThrottledUntil > kr.Now().Add(r.Every) }
 	// Most requests of a flood end here, without waiting for the writer.
-	if err := kr.View(ctx, throttled); err != nil || out.ThrottledUntil != 0 {
+	if err := kr.View(ctx, throttled); err != nil || out.ThrottledUntil != 0 && !tooLong() {
 		return out, err
 	}
 	m := Mail{ID: newID(), Package: r.Package}
 	nobody := newID()
 	err := kr.vault.Update(ctx, func(tx Tx) error {
-		if err := throttled(tx); err != nil || out.ThrottledUntil != 0 {
+		if err := throttled(tx); err != nil || out.ThrottledUntil != 0 && !tooLong() {
 			return err
 		}
 		now := kr.Now()
+		if out.ThrottledUntil != 0 {
+			out.ThrottledUntil = now.Add(r.Every)
+			return tx.SetThrottle(address, out.ThrottledUntil)
+		}
 		m.RequestedAt, m.DueAt, m.AccountID = now, now, nobody
 		switch a, err := tx.AccountByEmail(r.Address); {
 		case err == nil && a.Active:
@@ -152,9 +160,9 @@ func (kr *Keyring) NextMailDue(ctx context.Context) (due Instant, err error) {
 // MailAttempt is a mail that is being sent.
 type MailAttempt struct {
 	Mail
-	// Expired says that sending was tried for [MailLifetime]: the mail is deleted,
-	// and nothing else is set.
-	Expired bool
+	// Dropped is ErrMailExpired or ErrMailAddress if the mail was deleted instead;
+	// nothing else is set.
+	Dropped error
 	Account *Account
 	Issued
 }
@@ -199,12 +207,12 @@ func (kr *Keyring) tryBeginMail(ctx context.Context, lease time.Duration) (*Mail
 	err = kr.vault.Update(ctx, func(tx Tx) (err error) {
 		out, created = nil, false
 		m, a, err := kr.nextToSomebody(tx, packageName, now)
+		if isDropped(err) {
+			out = &MailAttempt{Mail: *m, Dropped: err}
+			return tx.DeleteMail(m.ID)
+		}
 		if err != nil || m == nil {
 			return err
-		}
-		if m.RequestedAt.Add(MailLifetime).reached(now) {
-			out = &MailAttempt{Mail: *m, Expired: true}
-			return tx.DeleteMail(m.ID)
 		}
 		m.DueAt, m.Attempts = now.Add(lease), m.Attempts+1
 		out = &MailAttempt{Mail: *m, Account: a, Issued: Issued{Text: text}}
@@ -218,7 +226,7 @@ func (kr *Keyring) tryBeginMail(ctx context.Context, lease time.Duration) (*Mail
 		}
 		return tx.UpdateMail(m)
 	})
-	if err != nil || out == nil || out.Expired {
+	if err != nil || out == nil || out.Dropped != nil {
 		return out, err
 	}
 	kind := ChangeRotated
@@ -238,8 +246,9 @@ func nextDue(r Reader, now Instant) (*Mail, error) {
 }
 
 // nextToSomebody returns the next mail that is due and its account. Those before
-// it that nobody is to get, also because of their package, are deleted. Without an error the mail is nil if it is
-// of another package, or if enough were deleted for one transaction.
+// it that nobody is to get, also because of their package, are deleted. Without an
+// error the mail is nil if it is of another package, or if enough were deleted for
+// one transaction. With the error of a mail that is to be dropped comes that mail.
 func (kr *Keyring) nextToSomebody(tx Tx, packageName string, now Instant) (*Mail, *Account, error) {
 	for range maxSkipped {
 		m, err := nextDue(tx, now)
@@ -249,12 +258,9 @@ func (kr *Keyring) nextToSomebody(tx Tx, packageName string, now Instant) (*Mail
 		if err != nil || m.Package != packageName {
 			return nil, nil, err
 		}
-		a, err := tx.Account(m.AccountID)
-		switch {
-		case err == nil && a.Active && a.Email != "" && kr.CheckMailPackage(m.Package) == nil:
-			return m, a, nil
-		case err != nil && !isNotFound(err):
-			return nil, nil, err
+		a, err := kr.recipient(tx, m, now)
+		if !errors.Is(err, errNobody) {
+			return m, a, err
 		}
 		if err := tx.DeleteMail(m.ID); err != nil {
 			return nil, nil, err

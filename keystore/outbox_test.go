@@ -440,7 +440,7 @@ func TestSendingIsTriedForADay(t *testing.T) {
 		}
 		time.Sleep(keystore.MailLifetime - time.Millisecond)
 		a = r.begin()
-		if a.Expired {
+		if a.Dropped != nil {
 			t.Fatal("expired before its end")
 		}
 		if dropped, err := r.EndMail(t.Context(), a, keystore.MailUnknown, end); !dropped || err != nil || r.waiting() != 0 {
@@ -451,7 +451,7 @@ func TestSendingIsTriedForADay(t *testing.T) {
 		// Where nobody tried, as while the server is down, it ends as well.
 		r.ask("ada@example.com", "")
 		time.Sleep(keystore.MailLifetime)
-		if a = r.begin(); !a.Expired || a.Account != nil || a.Text != "" || a.AccountID != ada.ID || r.waiting() != 0 {
+		if a = r.begin(); !errors.Is(a.Dropped, keystore.ErrMailExpired) || a.Account != nil || a.Text != "" || a.AccountID != ada.ID || r.waiting() != 0 {
 			t.Errorf("%+v, %d wait", a, r.waiting())
 		}
 		r.noneDue()
@@ -588,5 +588,29 @@ func TestChangesByMailAreTold(t *testing.T) {
 	}
 	if !slices.Equal(kinds, want) {
 		t.Errorf("told %v, want %v", kinds, want)
+	}
+}
+
+// A clock that was ahead once leaves throttles that end in a year.
+func TestAThrottleOfAnotherTimeLastsNoLongerThanTheWait(t *testing.T) {
+	r := newRing(t, keystore.Config{})
+	for _, address := range []string{r.ada().Email, "nobody@example.com"} {
+		err := r.vault.Update(t.Context(), func(tx keystore.Tx) error {
+			return tx.SetThrottle(sha256.Sum256([]byte(address)), r.Now().Add(365*24*time.Hour))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := r.ask(address, "")
+		if latest := r.Now().Add(throttle); first.ThrottledUntil == 0 || first.ThrottledUntil > latest {
+			t.Errorf("%s: throttled until %v, want %v at most", address, first.ThrottledUntil.Time(), latest.Time())
+		}
+		// The end does not move with the requests.
+		if again := r.ask(address, ""); again != first || r.throttledUntil(address) != first.ThrottledUntil {
+			t.Errorf("%s: then %+v, at first %+v", address, again, first)
+		}
+	}
+	if n := r.waiting(); n != 0 {
+		t.Errorf("%d mails wait", n)
 	}
 }

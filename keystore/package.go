@@ -150,6 +150,11 @@ func (ps packages) names() []string {
 
 // find returns the package that a credential may be of.
 func (ps packages) find(name string) (Package, error) {
+	return ps.findOf(name, func(Package) bool { return true })
+}
+
+// findOf is find with an error that names only the packages that are offered.
+func (ps packages) findOf(name string, offered func(Package) bool) (Package, error) {
 	if p, ok := ps.byName[name]; ok {
 		return p, nil
 	}
@@ -159,7 +164,11 @@ func (ps packages) find(name string) (Package, error) {
 		}
 		return Package{}, invalid("package", "no packages are declared in the configuration: leave it out")
 	}
-	return Package{}, invalid("package", "must be one of: %s", list(ps.names()))
+	names := slices.DeleteFunc(ps.names(), func(n string) bool { return !offered(ps.byName[n]) })
+	if len(names) == 0 {
+		return Package{}, invalid("package", "is not declared")
+	}
+	return Package{}, invalid("package", "must be one of: %s", list(names))
 }
 
 // named returns the package of an existing credential. A name that is no longer

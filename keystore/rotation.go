@@ -59,7 +59,7 @@ func ParseOverlap(s string) (Overlap, error) {
 // roles are added to those given. ErrNotFound says that there is no such
 // account. Also runs last in the transaction.
 func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential, also ...Also[*Issued]) (*Issued, error) {
-	p, err := kr.packages.find(c.Package)
+	p, err := kr.packageFor(actor, c.Package)
 	if err != nil {
 		return nil, err
 	}
@@ -73,13 +73,10 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential, also ..
 	if c.ExpiresAt.reached(now) {
 		return nil, invalid("expires_at", "must be in the future")
 	}
-	if err := kr.MayObtain(actor, &c); err != nil {
-		return nil, err
-	}
 	k, text := kr.newKey(p, c.ID, now)
 	out := &Issued{Credential: &c, Text: text}
 	err = kr.vault.Update(ctx, func(tx Tx) error {
-		if err := actor.stillHolds(tx, kr.Now()); err != nil {
+		if err := kr.mayObtainNow(tx, actor, &c); err != nil {
 			return err
 		}
 		if _, err := tx.Account(c.AccountID); err != nil {
@@ -231,13 +228,13 @@ func (kr *Keyring) rotatable(tx Reader, actor Actor, id string, now Instant) (*C
 	if err != nil {
 		return nil, err
 	}
+	if err := kr.mayObtainNow(tx, actor, c); err != nil {
+		return nil, err
+	}
 	if c.ExpiresAt.reached(now) {
 		return nil, conflict(ErrConflict, "", "the credential has expired: change its expires_at first")
 	}
-	if err := actor.stillHolds(tx, kr.Now()); err != nil {
-		return nil, err
-	}
-	return c, kr.MayObtain(actor, c)
+	return c, nil
 }
 
 func (o Overlap) revokes() bool { return !o.UntilFirstUse && o.For == 0 }
@@ -276,7 +273,7 @@ func (kr *Keyring) takeIntoUse(ctx context.Context, g *Grant) error {
 		if siblings, err = tx.CredentialDigests(k.CredentialID); err != nil {
 			return err
 		}
-		if usable, err := isUsable(tx, k, now); k.FirstUsedAt != 0 || !usable {
+		if c, err := usable(tx, k, now); k.FirstUsedAt != 0 || c == nil {
 			return err
 		}
 		k.FirstUsedAt = now
@@ -292,21 +289,24 @@ func (kr *Keyring) takeIntoUse(ctx context.Context, g *Grant) error {
 	return err
 }
 
-// isUsable reports whether the key, its credential and its account let it be
-// used at now.
-func isUsable(tx Reader, k *Key, now Instant) (bool, error) {
+// usable returns the key's credential if that, the key and the account let the key
+// be used at now, else nil.
+func usable(r Reader, k *Key, now Instant) (*Credential, error) {
 	if state := k.StateAt(now, nil); state == StatePending || !state.Live() {
-		return false, nil
+		return nil, nil
 	}
-	c, err := tx.Credential(k.CredentialID)
+	c, err := r.Credential(k.CredentialID)
 	if isNotFound(err) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil || !c.Active || c.ExpiresAt.reached(now) {
-		return false, err
+		return nil, err
 	}
-	a, err := tx.Account(c.AccountID)
-	return err == nil && a.Active, err
+	a, err := r.Account(c.AccountID)
+	if err != nil || !a.Active {
+		return nil, err
+	}
+	return c, nil
 }
 
 // stopOlder ends the keys that the first use of k stops.
@@ -336,7 +336,7 @@ func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string, also ...Als
 	if err := checkText("reason", reason, maxText); err != nil {
 		return KeyStatus{}, err
 	}
-	return kr.updateKey(ctx, id, ChangeRevoked, func(k KeyStatus, now Instant) error {
+	return kr.updateKey(ctx, id, ChangeRevoked, func(_ Reader, k KeyStatus, now Instant) error {
 		if k.RevokedAt != 0 {
 			return errUnchanged
 		}
@@ -349,7 +349,11 @@ func (kr *Keyring) RevokeKey(ctx context.Context, id, reason string, also ...Als
 // Only an operator can move it later, and nobody that of a key which a rotation
 // bounds: its stop time only ever moves earlier.
 func (kr *Keyring) SetKeyExpiry(ctx context.Context, actor Actor, id string, at Instant) (KeyStatus, error) {
-	return kr.updateKey(ctx, id, ChangeKeyUpdated, func(k KeyStatus, now Instant) error {
+	return kr.updateKey(ctx, id, ChangeKeyUpdated, func(r Reader, k KeyStatus, now Instant) error {
+		actor, err := kr.Current(r, actor)
+		if err != nil {
+			return err
+		}
 		switch later := k.ExpiresAt != 0 && (at == 0 || at > k.ExpiresAt); {
 		case at.reached(now):
 			return invalid("expires_at", "must be in the future; to stop a key now, revoke it")
@@ -369,7 +373,7 @@ func (kr *Keyring) SetKeyExpiry(ctx context.Context, actor Actor, id string, at 
 var errUnchanged = errors.New("unchanged")
 
 // updateKey edits one key of a credential that exists.
-func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, edit func(KeyStatus, Instant) error, also ...Also[KeyStatus]) (KeyStatus, error) {
+func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, edit func(Reader, KeyStatus, Instant) error, also ...Also[KeyStatus]) (KeyStatus, error) {
 	var status KeyStatus
 	var c *Credential
 	var changed bool
@@ -378,7 +382,7 @@ func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, ed
 		if status, c, err = readKey(tx, id, now); err != nil {
 			return err
 		}
-		err = edit(status, now)
+		err = edit(tx, status, now)
 		if changed = err == nil; changed {
 			if err := tx.UpdateKey(status.Key); err != nil {
 				return err

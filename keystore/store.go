@@ -87,6 +87,9 @@ type Reader interface {
 	// UnendedKeys returns the credential's keys, oldest first, that are not
 	// revoked and whose ExpiresAt is not reached at now.
 	UnendedKeys(credentialID string, now Instant) ([]*Key, error)
+	// UnendedKeysOfAccount returns those of all credentials that [Reader.Credentials]
+	// lists, in its order, and of each oldest first.
+	UnendedKeysOfAccount(accountID string, now Instant) ([]*Key, error)
 
 	// CredentialDigests and AccountDigests return the digests of all keys that
 	// are not revoked, of one credential or of all credentials of an account.
@@ -98,6 +101,10 @@ type Reader interface {
 
 	// NextMail returns the mail that is due first, ErrNotFound if none waits.
 	NextMail() (*Mail, error)
+	// DueMails returns the mails whose DueAt is at or before that time, in the
+	// order of their ids, at most limit, and only those behind the id after, which
+	// need not be there. Empty starts at the first.
+	DueMails(at Instant, after string, limit int) ([]*Mail, error)
 	// CountMails is how many wait, those being sent included. It may look at
 	// each of them.
 	CountMails() (int, error)

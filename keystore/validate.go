@@ -84,6 +84,13 @@ func checkEmail(email string) error {
 	return nil
 }
 
+// Mailable reports whether a mail can go to the address of an account: it is one
+// plain address that stays on its line. Line separators of Unicode are no control
+// characters, and so stand in addresses that were accepted.
+func Mailable(email string) bool {
+	return email != "" && checkEmail(email) == nil && !strings.ContainsAny(email, "\u2028\u2029")
+}
+
 func checkText(member, text string, limit int) error {
 	if utf8.RuneCountInString(text) > limit || !utf8.ValidString(text) || hasControl(text) {
 		return invalid(member, "must be at most %d characters of UTF-8 without control characters", limit)

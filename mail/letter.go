@@ -3,6 +3,7 @@ package mail
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"text/template"
 	"time"
@@ -71,6 +72,7 @@ func parseText(text string) (*template.Template, error) {
 	if text == "" {
 		text = DefaultText
 	}
+	text = strings.TrimPrefix(text, byteOrderMark)
 	switch {
 	case len(text) > MaxTemplate:
 		return nil, fmt.Errorf("it has %d bytes; use at most %d", len(text), MaxTemplate)
@@ -83,10 +85,26 @@ func parseText(text string) (*template.Template, error) {
 	}
 	for _, sample := range samples() {
 		if _, err := render(parsed, sample); err != nil {
-			return nil, err
+			return nil, withFields(err)
 		}
 	}
 	return parsed, nil
+}
+
+// byteOrderMark begins files that some editors save, and would begin the mail.
+const byteOrderMark = "\uFEFF"
+
+// withFields adds what a template can name to the error of one that names
+// something else.
+func withFields(err error) error {
+	if text := err.Error(); !strings.Contains(text, "can't evaluate field ") || !strings.Contains(text, "in type mail.Letter") {
+		return err
+	}
+	var names []string
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Letter]()) {
+		names = append(names, field.Name)
+	}
+	return fmt.Errorf("%w; the fields are %s", err, strings.Join(names, ", "))
 }
 
 // samples are letters between which templates may distinguish.

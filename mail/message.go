@@ -7,6 +7,7 @@ import (
 	"mime"
 	"mime/quotedprintable"
 	netmail "net/mail"
+	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -35,10 +36,10 @@ const (
 func (s *Sender) compose(a *keystore.MailAttempt, now time.Time) (*message, error) {
 	body, err := render(s.text, letterOf(a))
 	if err != nil {
-		return nil, &templateError{err}
+		return nil, &templateError{s.file, err}
 	}
 	to, err := netmail.ParseAddress(a.Account.Email)
-	if err != nil || to.Address != a.Account.Email || !isText(to.Address) {
+	if err != nil || !keystore.Mailable(a.Account.Email) {
 		return nil, errAddress
 	}
 	to.Name = ""
@@ -66,16 +67,27 @@ func (s *Sender) compose(a *keystore.MailAttempt, now time.Time) (*message, erro
 // errAddress is an address of an account that can't stand in a mail.
 var errAddress = errors.New("the account's e-mail address is not one")
 
-// templateError is why a template failed. Its text may hold what the account's
-// owner chose.
-type templateError struct{ cause error }
+// templateError is why a template that loaded failed. The text of the cause may
+// hold what the account's owner chose, so it tells only where that was.
+type templateError struct {
+	file  string
+	cause error
+}
 
 func (e *templateError) Error() string {
-	if failed, ok := e.cause.(template.ExecError); ok {
-		return "the template failed at " + failed.Name
+	place, cause := e.file, e.cause.Error()
+	if _, executed := e.cause.(template.ExecError); executed {
+		cause = "it must suit every account, also where a field is empty or short"
+		if at := position.FindStringSubmatch(e.cause.Error()); at != nil {
+			place += ":" + at[1]
+		}
 	}
-	return "the template failed: " + e.cause.Error()
+	return fmt.Sprintf("the template %s failed for this account: %s; change it, then run caddy reload --force", place, cause)
 }
+
+// position is the line and column at which text/template says that a template
+// failed.
+var position = regexp.MustCompile(`^template: [^:]*:(\d+:\d+): `)
 
 // messageID is of the mail and its attempt, so that the logs of mail servers and
 // of the gateway tell of the same thing.

@@ -165,6 +165,7 @@ func TestTheEncoding(t *testing.T) {
 		{"a longer line", long + "x\n{{.Key}}\n", "quoted-printable"},
 		{"more than ASCII", "Schlüssel für {{.Company}} ☃\n.\n{{.Key}}\nEnde = gut", "quoted-printable"},
 		{"line ends of Windows", "key\r\n{{.Key}}\r\n", "7bit"},
+		{"a byte order mark", byteOrderMark + "key\n{{.Key}}\n", "7bit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mail := receive(t, Options{Template: c.template}, keystore.Account{Company: "Bücher {{.Key}} {env.HOME}"})
@@ -173,7 +174,7 @@ func TestTheEncoding(t *testing.T) {
 				t.Errorf("encoded as %s", got)
 			}
 			key := keyIn(t, mail)
-			want := strings.NewReplacer("{{.Key}}", key, "{{.Company}}", "Bücher {{.Key}} {env.HOME}", "\r\n", "\n").Replace(c.template)
+			want := strings.NewReplacer("{{.Key}}", key, "{{.Company}}", "Bücher {{.Key}} {env.HOME}", "\r\n", "\n", byteOrderMark, "").Replace(c.template)
 			if got := bodyOf(t, mail.parse(t)); got != strings.TrimRight(want, "\n")+"\n" {
 				t.Errorf("the text is %q, want %q", got, want)
 			}

@@ -72,6 +72,7 @@ type Sender struct {
 	from               *netmail.Address
 	subject            string
 	text               *template.Template
+	file               string // of the text; empty for the one that is built in
 
 	roots                          *x509.CertPool // nil: the system's
 	connectTimeout, deliverTimeout time.Duration
@@ -103,6 +104,9 @@ func (s *Sender) setServer(o Options) (err error) {
 	}
 	return nil
 }
+
+// address is host:port of the server.
+func (s *Sender) address() string { return net.JoinHostPort(s.host, s.port) }
 
 func notInHost(c rune) bool {
 	return unicode.IsSpace(c) || unicode.IsControl(c) || c == '/' || c == '@'
@@ -166,6 +170,7 @@ func (s *Sender) setSubject(o Options) error {
 }
 
 func (s *Sender) setText(o Options) (err error) {
+	s.file = o.TemplateFile
 	if s.text, err = parseText(o.Template); err != nil {
 		return fmt.Errorf("template %q: %w", o.TemplateFile, err)
 	}

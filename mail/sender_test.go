@@ -46,7 +46,7 @@ func TestOptionsThatCanNotWorkAreRefused(t *testing.T) {
 		"a template with two keys":                       {func(o *Options) { o.Template = "{{.Key}} {{.Key}}" }, []string{"template", "2 times", "exactly once"}},
 		"a template with a key for some":                 {func(o *Options) { o.Template = "{{if .HasOlderKey}}{{.Key}}{{end}}" }, []string{"template", "0 times"}},
 		"a template with a key for those without a name": {func(o *Options) { o.Template = "{{if not .FirstName}}{{.Key}}{{end}}" }, []string{"template", "0 times"}},
-		"a template with an unknown field":               {func(o *Options) { o.Template = "{{.Key}}{{.Password}}" }, []string{"template", "Password"}},
+		"a template with an unknown field":               {func(o *Options) { o.Template = "{{.Key}}{{.Password}}" }, []string{"template", "mail:1", "Password", "the fields are AccountID, Number, Email, FirstName, ", ", HasOlderKey"}},
 		"an unknown field for some":                      {func(o *Options) { o.Template = "{{.Key}}{{if .Company}}{{.Password}}{{end}}" }, []string{"template", "Password"}},
 		"a template that does not parse":                 {func(o *Options) { o.Template = "{{.Key}" }, []string{"template", "mail:1"}},
 		"a template with an unknown function":            {func(o *Options) { o.Template = "{{shout .Key}}" }, []string{"template", `"shout"`}},
@@ -55,6 +55,7 @@ func TestOptionsThatCanNotWorkAreRefused(t *testing.T) {
 		"a template with control characters":             {func(o *Options) { o.Template = "{{.Key}}\x1b[2J" }, []string{"template", "control characters"}},
 		"a template with line ends of old Macs":          {func(o *Options) { o.Template = "a\r{{.Key}}" }, []string{"template", "control characters"}},
 		"a template that is too large":                   {func(o *Options) { o.Template = "{{.Key}}" + strings.Repeat("x", MaxTemplate) }, []string{"template", "65536"}},
+		"a template of nothing but a byte order mark":    {func(o *Options) { o.Template = byteOrderMark }, []string{"template", "0 times"}},
 		"a template that calls itself":                   {func(o *Options) { o.Template = `{{define "a"}}{{template "a"}}{{end}}{{template "a"}}{{.Key}}` }, []string{"template", "depth"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,13 +156,13 @@ func TestTheWayToTheServer(t *testing.T) {
 	}{
 		{"STARTTLS", nil, offers(right), Options{}, "right", ""},
 		{"STARTTLS and PLAIN", nil, login(offers(right)), Options{Username: "ada", Password: password}, "right", ""},
-		{"no STARTTLS", nil, nil, Options{}, "right", "the server does not offer STARTTLS"},
+		{"no STARTTLS", nil, nil, Options{}, "right", "the server does not offer STARTTLS: use another port, or tls off for a server on this machine"},
 		{"an unknown certificate", nil, offers(right), Options{}, "wrong", "STARTTLS: tls: failed to verify certificate"},
 		{"a certificate for another host", nil, offers(wrong), Options{}, "wrong", "STARTTLS: tls: failed to verify certificate"},
 		{"TLS from the start", func() net.Listener { return listenTLS(t, right) }, nil, Options{TLS: ImplicitTLS}, "right", ""},
 		{"TLS from the start and PLAIN", func() net.Listener { return listenTLS(t, right) }, login(func(*server) {}), Options{TLS: ImplicitTLS, Username: "ada", Password: password}, "right", ""},
 		{"TLS from the start with an unknown certificate", func() net.Listener { return listenTLS(t, right) }, nil, Options{TLS: ImplicitTLS}, "wrong", "TLS: tls: failed to verify certificate"},
-		{"TLS from the start where there is none", nil, nil, Options{TLS: ImplicitTLS}, "right", "TLS: tls: first record does not look like a TLS handshake"},
+		{"TLS from the start where there is none", nil, nil, Options{TLS: ImplicitTLS}, "right", "TLS: tls: first record does not look like a TLS handshake: use tls starttls"},
 		{"in clear", nil, nil, Options{TLS: NoTLS}, "right", ""},
 		{"PLAIN in clear on this machine", nil, func(s *server) { s.login = password }, Options{TLS: NoTLS, Username: "ada", Password: password}, "right", ""},
 		{"LOGIN", nil, login(only(sasl.Login, right)), Options{Username: "ada", Password: password}, "right", ""},

@@ -61,25 +61,45 @@ func (s *Sender) greet(c *session) (err error) {
 	if s.tls == ImplicitTLS {
 		secure := tls.Client(conn, config)
 		if err := secure.Handshake(); err != nil {
-			return said("TLS", err)
+			return clearHint(said("TLS", err))
 		}
 		conn = secure
 	}
 	if c.client, err = smtp.NewClient(conn, s.host); err != nil {
-		return said("greeting", err)
+		return s.noGreeting(err)
 	}
 	if err := c.client.Hello(helloName(conn)); err != nil {
 		return said("EHLO", err)
 	}
 	if s.tls == StartTLS {
 		if offered, _ := c.client.Extension("STARTTLS"); !offered {
-			return errors.New("the server does not offer STARTTLS: use tls implicit if it speaks TLS from the start")
+			return errors.New("the server does not offer STARTTLS: use another port, or tls off for a server on this machine")
 		}
 		if err := c.client.StartTLS(config); err != nil {
 			return said("STARTTLS", err)
 		}
 	}
 	return s.login(c)
+}
+
+// clearHint adds what to do where TLS was spoken to a port that begins in clear.
+func clearHint(err error) error {
+	var inClear tls.RecordHeaderError
+	if errors.As(err, &inClear) {
+		return fmt.Errorf("%w: use tls starttls, which begins in clear", err)
+	}
+	return err
+}
+
+// noGreeting tells why there was none. A server that waits for TLS is silent, hangs
+// up after a while, or sends an alert.
+func (s *Sender) noGreeting(err error) error {
+	var reply *textproto.Error
+	told := said("greeting", err)
+	if s.tls == ImplicitTLS || errors.As(err, &reply) || errors.Is(err, net.ErrClosed) {
+		return told
+	}
+	return fmt.Errorf("%w: use tls implicit if this port speaks TLS from the start", told)
 }
 
 // helloName is the name of this machine if it is a whole one, else its address,
@@ -212,6 +232,9 @@ func said(step string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, net.ErrClosed):
+		// Nobody else closes it, see connect.
+		return fmt.Errorf("%s: the gateway was stopped or reloaded before the server answered", step)
 	case errors.As(err, &nonsense):
 		return fmt.Errorf("%s: the server does not speak SMTP as it should", step)
 	case errors.As(err, &reply):

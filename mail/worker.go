@@ -60,7 +60,9 @@ func jittered(d time.Duration) time.Duration {
 // share one: a mail belongs to the one that began it.
 //
 // A key is made only once the server is there and lets the worker in. So while it
-// is down, nothing changes but that mails wait.
+// is down, nothing changes but that mails wait. Those that are not to be sent leave
+// the outbox meanwhile, but not before settle is over: how soon a stranger is
+// answered tells nothing of the address.
 type Worker struct {
 	sender  *Sender
 	keyring *keystore.Keyring
@@ -120,9 +122,25 @@ func (w *Worker) run() {
 // is to end.
 func (w *Worker) awaken() bool {
 	if w.failures > 0 {
-		return w.sleep(jittered(w.server.after(w.failures)), nil)
+		return w.rest(jittered(w.server.after(w.failures)))
 	}
 	return w.sleep(w.untilDue(), w.keyring.MailQueued()) && w.sleep(w.settle, nil)
+}
+
+// rest waits after a failure. If that was of the server, it keeps the outbox swept
+// meanwhile.
+func (w *Worker) rest(d time.Duration) bool {
+	if !w.down {
+		return w.sleep(d, nil)
+	}
+	end := time.Now().Add(d)
+	for w.sleep(min(time.Until(end), w.poll), w.keyring.MailQueued()) && w.sleep(w.settle, nil) {
+		// What is wrong with the outbox is told by the round.
+		if time.Until(end) <= 0 || w.sweep() != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // sleep waits for a while, or until it is told. It reports false if the worker is
@@ -154,11 +172,23 @@ func (w *Worker) untilDue() time.Duration {
 // serverError is that the server can't be used.
 type serverError struct{ error }
 
+// sweep takes out of the outbox what is not to be sent.
+func (w *Worker) sweep() error {
+	dropped, err := w.keyring.SweepMails(w.life)
+	for _, m := range dropped {
+		w.dropped(&m.Mail, m.Why)
+	}
+	return err
+}
+
 // round sends all mails that are due, over one connection where the server lets
 // it.
 func (w *Worker) round() error {
 	var c *session
 	defer func() { c.close() }()
+	if err := w.sweep(); err != nil {
+		return err
+	}
 	for !w.stopping() {
 		due, err := w.isDue()
 		if !due || err != nil {
@@ -194,7 +224,7 @@ func (w *Worker) connection(c *session) (*session, error) {
 	}
 	if w.down {
 		w.down = false
-		w.logger.Info("the mail server can be used again", zap.Int("failures", w.failures))
+		w.logger.Info("the mail server can be used again", zap.String("server", w.sender.address()), zap.Int("failures", w.failures))
 	}
 	return c, nil
 }
@@ -207,8 +237,8 @@ func (w *Worker) sendNext(c *session) error {
 		return nil
 	case err != nil:
 		return err
-	case a.Expired:
-		w.dropped(&a.Mail)
+	case a.Dropped != nil:
+		w.dropped(&a.Mail, a.Dropped)
 		return nil
 	}
 	w.begun()
@@ -239,23 +269,26 @@ func (w *Worker) end(a *keystore.MailAttempt, outcome keystore.MailOutcome, caus
 		zap.String("mail_id", a.ID), zap.Int("attempt", a.Attempts),
 		zap.String("account_id", a.AccountID), zap.String("key_id", a.Key.ID),
 	}
+	var unwritten *templateError
 	switch {
 	case outcome == keystore.MailSent:
 		w.logger.Info("mail sent", fields...)
+	case errors.As(cause, &unwritten):
+		w.logger.Error("mail could not be written; its key is revoked", append(fields, zap.Error(cause))...)
 	case outcome == keystore.MailRefused:
 		w.logger.Warn("mail refused; its key is revoked", append(fields, zap.Error(cause))...)
 	default:
 		w.logger.Warn("mail sent, or not: the server did not say; its key stays valid", append(fields, zap.Error(cause))...)
 	}
 	if dropped {
-		w.dropped(&a.Mail)
+		w.dropped(&a.Mail, keystore.ErrMailExpired)
 	}
 	return err
 }
 
-func (w *Worker) dropped(m *keystore.Mail) {
+func (w *Worker) dropped(m *keystore.Mail, why error) {
 	w.count(CountDropped)
-	w.logger.Error("mail dropped: it could not be sent for a day",
+	w.logger.Error("mail dropped: "+why.Error(),
 		zap.String("mail_id", m.ID), zap.String("account_id", m.AccountID), zap.Int("attempts", m.Attempts))
 }
 
@@ -268,8 +301,11 @@ func (w *Worker) note(err error) {
 	w.failures++
 	fields := []zap.Field{zap.Error(err), zap.Duration("next_try", w.server.after(w.failures))}
 	var server serverError
+	if errors.As(err, &server) {
+		fields = append(fields, zap.String("server", w.sender.address()))
+	}
 	switch {
-	case !errors.As(err, &server):
+	case server.error == nil:
 		w.logger.Error("the outbox can't be worked on", fields...)
 	case w.stopping():
 		return

@@ -187,6 +187,74 @@ func TestNoKeyIsMadeWhileTheServerIsDown(t *testing.T) {
 	o.want(keyIn(t, s.next(1)), keystore.OK)
 	o.done()
 	o.logged(zap.InfoLevel, "the mail server can be used again")
+	for _, entry := range o.logs.FilterMessageSnippet("the mail server").All() {
+		if got := entry.ContextMap()["server"]; got != addr {
+			t.Errorf("%q is told of %v", entry.Message, got)
+		}
+	}
+}
+
+// TestWhatIsNotToBeSentLeavesWhileTheServerIsDown: nobody waits for the server to
+// be tried again, which takes an hour.
+func TestWhatIsNotToBeSentLeavesWhileTheServerIsDown(t *testing.T) {
+	o := newOffice(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	older := o.ada()
+	o.request("nobody@example.com")
+	o.start(Options{Server: l.Addr().String()}, func(w *Worker) { w.server = backoff{time.Hour, time.Hour} })
+	until(t, "the failure", func() bool { return o.counted(CountUnreachable) == 1 })
+	if n := o.waiting(); n != 1 {
+		t.Errorf("%d mails wait when the server was tried", n)
+	}
+	o.request("nobody@example.com")
+	until(t, "an outbox without the mail to nobody", func() bool { return o.waiting() == 1 })
+	if o.counted(CountDropped) != 0 {
+		t.Error("mails to nobody are told as dropped")
+	}
+	o.put("late", older.Credential.AccountID, o.Now().Add(-keystore.MailLifetime))
+	until(t, "an empty outbox", func() bool { return o.waiting() == 0 && o.counted(CountDropped) == 1 })
+	o.done()
+	o.logged(zap.ErrorLevel, "mail dropped: it could not be sent for a day")
+	if keys := o.keys(older.Credential.ID); len(keys) != 1 || o.counted(CountUnreachable) != 1 {
+		t.Errorf("%d keys, counted %v", len(keys), o.counts)
+	}
+}
+
+// put stores a mail that was asked for at that time, in the place of the account's.
+func (o *office) put(id, accountID string, requested keystore.Instant) {
+	o.t.Helper()
+	err := o.vault.Update(o.t.Context(), func(tx keystore.Tx) error {
+		return tx.PutMail(&keystore.Mail{ID: id, AccountID: accountID, RequestedAt: requested, DueAt: o.Now()})
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// TestAnAddressThatNoMailCanGoToIsDropped: no key is made for it.
+func TestAnAddressThatNoMailCanGoToIsDropped(t *testing.T) {
+	o, s := newOffice(t), serve(t, nil)
+	const address = "a\u2028@example.com"
+	issued, err := o.Issue(t.Context(), keystore.Operator(), keystore.Credential{AccountID: o.account(keystore.Account{Email: address}).ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.request(address)
+	o.start(Options{Server: s.addr})
+	o.done()
+	o.logged(zap.ErrorLevel, "mail dropped: the account's e-mail address")
+	o.silent("a\u2028", `a\u2028`)
+	if keys := o.keys(issued.Credential.ID); len(keys) != 1 || o.counted(CountDropped) != 1 || o.counted(CountRefused) != 0 {
+		t.Errorf("%d keys, counted %v", len(keys), o.counts)
+	}
+	line := o.logs.FilterMessageSnippet("mail dropped").All()[0].ContextMap()
+	if line["account_id"] != issued.Credential.AccountID {
+		t.Errorf("the line has %v", line)
+	}
 }
 
 func TestManyMailsGoOverOneConnection(t *testing.T) {
@@ -337,6 +405,7 @@ func TestStopEndsAMailThatTakesTooLong(t *testing.T) {
 	if o.counted(CountUnknown) != 1 || o.waiting() != 1 {
 		t.Errorf("counted %v, %d wait", o.counts, o.waiting())
 	}
+	o.tells("end of data: the gateway was stopped or reloaded")
 }
 
 // TestStopDoesNotWaitForAServerThatSaysNothing: no mail was begun.
@@ -404,7 +473,7 @@ func TestAServerThatHangsIsGivenUp(t *testing.T) {
 		if len(o.keys(older.Credential.ID)) != 1 {
 			t.Error("a key was made")
 		}
-		o.tells("greeting: the server does not answer in time")
+		o.tells("greeting: the server does not answer in time: use tls implicit if this port speaks TLS from the start")
 	})
 	t.Run("after the text", func(t *testing.T) {
 		o, answer := newOffice(t), make(chan struct{})
@@ -468,12 +537,7 @@ func TestAMailThatFailsForADayIsDropped(t *testing.T) {
 func TestAMailThatWaitedForADayIsDropped(t *testing.T) {
 	o, s := newOffice(t), serve(t, nil)
 	a := o.account(keystore.Account{})
-	err := o.vault.Update(t.Context(), func(tx keystore.Tx) error {
-		return tx.PutMail(&keystore.Mail{ID: "late", AccountID: a.ID, RequestedAt: o.Now().Add(-keystore.MailLifetime), DueAt: o.Now()})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o.put("late", a.ID, o.Now().Add(-keystore.MailLifetime))
 	o.start(Options{Server: s.addr})
 	o.done()
 	o.logged(zap.ErrorLevel, "mail dropped")
@@ -490,14 +554,29 @@ func TestATemplateThatFailsForOneAccountSparesTheOthers(t *testing.T) {
 	o.request("ada@example.com")
 	o.account(keystore.Account{Email: "bob@example.com"})
 	o.request("bob@example.com")
-	o.start(Options{Server: s.addr, Template: `{{if eq .Company "Secret Ltd"}}{{index .Company 99}}{{end}}` + "\n{{.Key}}"},
+	o.start(Options{Server: s.addr, TemplateFile: "greeting.txt", Template: `{{if eq .Company "Secret Ltd"}}{{index .Company 99}}{{end}}` + "\n{{.Key}}"},
 		func(w *Worker) { w.mail = backoff{25 * time.Hour, 25 * time.Hour} })
 	o.done()
 	if mails, sessions := s.came(); mails != 1 || sessions != 1 || s.next(1).to != "bob@example.com" || o.counted(CountRefused) != 1 {
 		t.Errorf("%d mails in %d sessions, counted %v", mails, sessions, o.counts)
 	}
-	o.tells("the template failed")
-	o.silent("Secret", "ada@example.com")
+	o.logged(zap.ErrorLevel, "mail could not be written")
+	o.tells("the template greeting.txt:1:33 failed for this account: it must suit every account, also where a field is empty or short; change it, then run caddy reload --force")
+	o.silent("Secret", "ada@example.com", "refused")
+}
+
+// TestAnUnsuitableTextIsToldWithoutItsWords is of what is wrong with a text that
+// was written.
+func TestAnUnsuitableTextIsToldWithoutItsWords(t *testing.T) {
+	sender, err := NewSender(Options{Server: "127.0.0.1:25", From: "a@b.example", Template: "{{if ne .Company \"Secret\"}}{{.Key}}{{end}}", TemplateFile: "greeting.txt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = sender.compose(attemptTo(keystore.Account{Email: "ada@example.com", Company: "Secret"}), time.Now())
+	const want = "the template greeting.txt failed for this account: the text holds the key 0 times: write {{.Key}} exactly once; change it, then run caddy reload --force"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
 }
 
 func TestAStoreThatIsGoneIsLogged(t *testing.T) {

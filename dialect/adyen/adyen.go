@@ -83,7 +83,7 @@ func (*Dialect) CaddyModule() caddy.ModuleInfo {
 func (d *Dialect) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 	return dialect.ParseOptions(disp, "adyen", map[string]dialect.Option{
 		"role":             dialect.TextOption("<name>", &d.Role),
-		"overlap":          dialect.TextOption("<duration>|until_first_use", &d.Overlap),
+		"overlap":          dialect.WordOption("<duration>|until_first_use", &d.Overlap),
 		"activation_delay": d.parseActivationDelay,
 	})
 }
@@ -91,7 +91,7 @@ func (d *Dialect) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 // parseActivationDelay takes 0s, too, which says the default out loud.
 func (d *Dialect) parseActivationDelay(disp *caddyfile.Dispenser) error {
 	var text string
-	if err := dialect.TextOption("<duration>", &text)(disp); err != nil {
+	if err := dialect.WordOption("<duration>", &text)(disp); err != nil {
 		return err
 	}
 	delay, err := caddy.ParseDuration(text)
@@ -129,8 +129,8 @@ func (d *Dialect) resolveOptions() (err error) {
 	if d.Overlap == "" {
 		d.Overlap = defaultOverlap
 	}
-	if d.overlap, err = keystore.ParseOverlap(d.Overlap); err != nil {
-		return fmt.Errorf("overlap %q: use 0s, a duration such as 24h, or until_first_use", d.Overlap)
+	if d.overlap, err = dialect.ParseOverlap(d.Overlap); err != nil {
+		return err
 	}
 	d.needs = &keystore.Requirement{Roles: [][]string{{d.Role, keystore.RoleOperator}}, Management: true}
 	return d.checkActivationDelay()

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
@@ -64,7 +65,7 @@ var outcomes = []outcome{
 	{dialect.ErrBodyUnexpected, http.StatusUnprocessableEntity, bodyField, "The request takes no parameters in its body."},
 	{keystore.ErrForbidden, http.StatusForbidden, "", notYours},
 	{keystore.ErrNotFound, http.StatusForbidden, "", notYours},
-	{dialect.ErrIdempotencyKey, http.StatusBadRequest, dialect.IdempotencyHeader, "The header Idempotency-Key must be given once, with 1 to 64 visible ASCII characters."},
+	{dialect.ErrIdempotencyKey, http.StatusBadRequest, dialect.IdempotencyHeader, "The header Idempotency-Key must be given once, with 1 to 64 characters of printable ASCII."},
 	{keystore.ErrInProgress, http.StatusConflict, "", "A request with this Idempotency-Key is being processed; try again later."},
 	{keystore.ErrOtherRequest, http.StatusUnprocessableEntity, dialect.IdempotencyHeader, "This Idempotency-Key was used for another request; use a new one."},
 	{keystore.ErrKeyLimit, http.StatusUnprocessableEntity, credentialField, "The API credential has as many API keys as it may; try again when an older one has stopped working."},
@@ -89,8 +90,8 @@ func outcomeOf(err error) outcome {
 
 // fail answers an error: the client gets the safe sentence, the log the cause.
 func (d *Dialect) fail(w http.ResponseWriter, r *http.Request, to target, err error) {
-	if caller, ok := errors.AsType[*verdictError](err); ok {
-		d.Refuse(w, r, dialect.RefusalOf(caller.verdict, caller.grant, d.finder))
+	if refused, ok := errors.AsType[*dialect.RefusedError](err); ok {
+		d.refuse(w, r, refused.Refusal, zap.InfoLevel)
 		return
 	}
 	o := outcomeOf(err)
@@ -99,7 +100,7 @@ func (d *Dialect) fail(w http.ResponseWriter, r *http.Request, to target, err er
 	if o.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(dialect.StoreRetryAfter))
 	}
-	d.log(r, p, err)
+	d.log(r, p, zap.InfoLevel, err)
 	p.write(w)
 }
 
@@ -116,15 +117,20 @@ func (o outcome) invalidFields(to target, err error) []invalidField {
 	return []invalidField{{Name: o.field, Message: o.detail}}
 }
 
-// Refuse answers with the error object. A request that is malformed presents
-// more than one key.
+// Refuse answers with the error object, on proxied routes: of these the access log
+// has the id.
 func (d *Dialect) Refuse(w http.ResponseWriter, r *http.Request, f dialect.Refusal) {
+	d.refuse(w, r, f, zap.DebugLevel)
+}
+
+// refuse answers a refusal. A request that is malformed presents more than one key.
+func (d *Dialect) refuse(w http.ResponseWriter, r *http.Request, f dialect.Refusal, level zapcore.Level) {
 	p := newProblem(r, f.Status, f.Detail)
 	if f.Status == http.StatusBadRequest {
 		p.InvalidFields = []invalidField{{Name: keyHeader, Message: f.Detail}}
 	}
 	f.WriteHeaders(w.Header())
-	d.log(r, p, nil)
+	d.log(r, p, level, nil)
 	p.write(w)
 }
 
@@ -133,7 +139,7 @@ func (d *Dialect) Refuse(w http.ResponseWriter, r *http.Request, f dialect.Refus
 func (d *Dialect) notAllowed(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	p := newProblem(r, http.StatusMethodNotAllowed, "This path takes "+w.Header().Get("Allow")+" only.")
-	d.log(r, p, nil)
+	d.log(r, p, zap.InfoLevel, nil)
 	p.write(w)
 }
 
@@ -152,10 +158,9 @@ func newProblem(r *http.Request, status int, detail string) problem {
 	}
 }
 
-// log writes one line by which the client's requestId can be found. That the
-// client went away is no fault of the server's.
-func (d *Dialect) log(r *http.Request, p problem, cause error) {
-	level := zap.DebugLevel
+// log writes one line by which the client's requestId can be found, at this level
+// or as a fault of the server's. That the client went away is none.
+func (d *Dialect) log(r *http.Request, p problem, level zapcore.Level, cause error) {
 	if p.Status >= 500 && r.Context().Err() == nil {
 		level = zap.ErrorLevel
 	}

@@ -15,7 +15,7 @@ const (
 	noObject      = "The request body must be empty, or an empty JSON object."
 	noParameters  = "The request takes no parameters in its body."
 	noSuch        = "There is no such parameter; leave it out."
-	badRepetition = "The header Idempotency-Key must be given once, with 1 to 64 visible ASCII characters."
+	badRepetition = "The header Idempotency-Key must be given once, with 1 to 64 characters of printable ASCII."
 	twoKeys       = "More than one API key was presented; present exactly one, once."
 	lacksRole     = "The API key lacks a role that this route requires."
 	deactivated   = "The account or the credential of this API key is deactivated."
@@ -83,7 +83,7 @@ func TestEveryRefusalIsOneErrorObject(t *testing.T) {
 		{"an Idempotency-Key of 65 characters", "POST", me, "", with("Idempotency-Key", strings.Repeat("x", 65)), 400, badRepetition, field("Idempotency-Key", badRepetition)},
 		{"two Idempotency-Keys", "POST", me, "", with("Idempotency-Key", "a", "Idempotency-Key", "a"), 400, badRepetition, field("Idempotency-Key", badRepetition)},
 		{"an Idempotency-Key that is not ASCII", "POST", me, "", with("Idempotency-Key", "é"), 400, badRepetition, field("Idempotency-Key", badRepetition)},
-		{"an Idempotency-Key with a space", "POST", me, "", with("Idempotency-Key", "a b"), 400, badRepetition, field("Idempotency-Key", badRepetition)},
+		{"an Idempotency-Key with a tab", "POST", me, "", with("Idempotency-Key", "a\tb"), 400, badRepetition, field("Idempotency-Key", badRepetition)},
 		{"a bad Idempotency-Key for another's account", "POST", company(plain.account, plain.credential), "", with("Idempotency-Key", ""), 403, notYours, nil},
 
 		{"a proxied route without a key", "GET", "/x", "", nil, 401, "No API key was presented.", nil},

@@ -1,13 +1,13 @@
 package adyen
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
@@ -37,7 +37,7 @@ func (d *Dialect) serve(name naming) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		grant, verdict := d.gateway.Authenticate(r, d.finder, d.needs)
 		if verdict != keystore.OK {
-			d.Refuse(w, r, dialect.RefusalOf(verdict, grant, d.finder))
+			d.refuse(w, r, dialect.RefusalOf(verdict, grant, d.finder), zap.InfoLevel)
 			return
 		}
 		to := name(r, grant)
@@ -56,12 +56,12 @@ func (d *Dialect) generate(w http.ResponseWriter, r *http.Request, grant *keysto
 	if err != nil {
 		return bodyError(body, err)
 	}
+	if grant, err = d.gateway.Recheck(r, d.finder, grant, d.needs); err != nil {
+		return err
+	}
 	kr, err := d.gateway.Keyring(r.Context())
 	if err != nil {
 		return fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
-	}
-	if err := d.stillAccepted(r, kr, grant); err != nil {
-		return err
 	}
 	if err := mayGenerate(r.Context(), kr, grant, to); err != nil {
 		return err
@@ -75,38 +75,14 @@ func (d *Dialect) generate(w http.ResponseWriter, r *http.Request, grant *keysto
 		return nil
 	}
 	issued, err := kr.Rotate(r.Context(), keystore.Holder(grant), d.rotation(to), dialect.Record(once, reply))
-	if errors.Is(err, keystore.ErrKeyStopped) {
-		return cmp.Or(d.stillAccepted(r, kr, grant), err)
-	}
 	if err != nil {
-		return err
+		return d.gateway.Explain(r, d.finder, grant, d.needs, err)
 	}
 	out, err := reply(issued)
 	if err == nil {
 		out.Write(w, r)
 	}
 	return err
-}
-
-// verdictError says that the presented key is not accepted any more.
-type verdictError struct {
-	grant   *keystore.Grant
-	verdict keystore.Verdict
-}
-
-func (e *verdictError) Error() string {
-	return "the presented key is not accepted any more: " + e.verdict.String()
-}
-
-// stillAccepted judges the caller again: a request lasts as long as its client
-// takes to send the body, and the key may have been stopped meanwhile. The error
-// is a verdictError.
-func (d *Dialect) stillAccepted(r *http.Request, kr *keystore.Keyring, grant *keystore.Grant) error {
-	request := keystore.Request{Requirement: d.needs, ClientIP: dialect.ClientIP(r)}
-	if grant, verdict := kr.Recheck(r.Context(), grant, request); verdict != keystore.OK {
-		return &verdictError{grant, verdict}
-	}
-	return nil
 }
 
 // mayGenerate refuses with ErrForbidden or ErrNotFound, which are answered

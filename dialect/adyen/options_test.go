@@ -4,7 +4,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-apikeys/caddy-apikeys/dialect"
+	"github.com/caddy-apikeys/caddy-apikeys/dialect/adyen"
 	"github.com/caddy-apikeys/caddy-apikeys/internal/livetest"
 )
 
@@ -18,11 +23,12 @@ func TestOptionsThatCantBeMeantAreRefused(t *testing.T) {
 		{"an unknown option", "window 24h", "", []string{"dialect adyen", `"window"`, "activation_delay, overlap, role"}},
 		{"an option twice", "overlap 1h\noverlap 2h", "", []string{"overlap", "twice"}},
 		{"a role without a name", "role", "", []string{"role", "use: role <name>"}},
-		{"a role that is two words", "role api admin", "", []string{"role", "2 arguments"}},
+		{"a role that is two words", "role api admin", "", []string{"dialect adyen: role", "2 arguments", "put a text with spaces in quotes"}},
 		{"a role with a comma", `role "a,b"`, "", []string{`role "a,b"`, "without comma"}},
 		{"a reserved role that does not exist", "role api_keys:rotate", "", []string{"role", "reserved"}},
 		{"an overlap that is no duration", "overlap soon", "", []string{`overlap "soon"`, "until_first_use"}},
 		{"a negative overlap", "overlap -1h", "", []string{`overlap "-1h"`, "0s"}},
+		{"an overlap that is too long", "overlap 100000h", "", []string{"dialect adyen", `overlap "100000h"`, "at most 87600h"}},
 		{"a delay that is no duration", "activation_delay soon", "", []string{`activation_delay "soon"`, "0s to 24h"}},
 		{"a negative delay", "activation_delay -1s", "", []string{"activation_delay -1s", "0s to 24h"}},
 		{"a delay of more than a day", "overlap 90h\nactivation_delay 25h", "", []string{"activation_delay 25h", "0s to 24h"}},
@@ -50,6 +56,16 @@ func TestOptionsAtTheirLimitsAreTaken(t *testing.T) {
 	} {
 		if err := g.Reload("", block(options, "")); err != nil {
 			t.Errorf("%s: %v", options, err)
+		}
+	}
+}
+
+func TestOptionsOfTheErrorsAloneAreHeldToTheSame(t *testing.T) {
+	for _, d := range []*adyen.Dialect{
+		{Role: "a,b"}, {Overlap: "100000h"}, {ActivationDelay: -1}, {Overlap: "1s", ActivationDelay: caddy.Duration(time.Minute)},
+	} {
+		if err := d.Mount(dialect.Gateway{ErrorsOnly: true}); err == nil || !strings.HasPrefix(err.Error(), "dialect adyen: ") {
+			t.Errorf("%+v: %v", d, err)
 		}
 	}
 }

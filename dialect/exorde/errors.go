@@ -71,6 +71,10 @@ func outcomeOf(err error) outcome {
 
 // fail answers an error of a call whose caller is known.
 func (d *Dialect) fail(w http.ResponseWriter, r *http.Request, grant *keystore.Grant, err error) {
+	if refused, ok := errors.AsType[*dialect.RefusedError](err); ok {
+		d.Refuse(w, r, refused.Refusal)
+		return
+	}
 	o := outcomeOf(err)
 	switch o.code {
 	case http.StatusInternalServerError:

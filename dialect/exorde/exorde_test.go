@@ -1,11 +1,8 @@
 package exorde_test
 
 import (
-	"bufio"
 	"context"
-	"io"
-	"net"
-	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -222,47 +219,60 @@ func TestTheDeprecationNoticeIsInEveryBody(t *testing.T) {
 	g.wantError(t, g.Do(1, "GET", "/elsewhere", ""), 401, "")
 }
 
-// A client can take as long as it likes to send a body. The answer to
-// "Expect: 100-continue" says that it is accepted and the body is being read.
-func TestAKeyThatIsRevokedMeanwhileIsNotReplaced(t *testing.T) {
-	g := start(t, "dialect exorde")
-	conn, err := net.Dial("tcp", g.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	send := func(text string) {
-		t.Helper()
-		if _, err := io.WriteString(conn, text); err != nil {
-			t.Fatal(err)
+// A client can take as long as it likes to send a body.
+func TestTheCallerIsJudgedAgainOnceTheBodyIsThere(t *testing.T) {
+	edit := func(change func(*keystore.Credential)) func(*gateway) error {
+		return func(g *gateway) error {
+			g.Update(g.first.Credential.ID, change)
+			return nil
 		}
 	}
-	send("PUT /user/api-key HTTP/1.1\r\nHost: " + g.Addr + "\r\nAuthorization: Bearer " + g.key +
-		"\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
-	answers := bufio.NewReader(conn)
-	if line, err := answers.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
-		t.Fatalf("%q: %v", line, err)
-	}
-	if _, err := answers.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Keyring().RevokeKey(t.Context(), g.first.Key.ID, "stolen"); err != nil {
-		t.Fatal(err)
-	}
-	send("{}")
-	resp, err := http.ReadResponse(answers, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.wantError(t, livetest.Answer{Response: resp, Text: string(text)}, 401, g.first.Credential.AccountID)
-	keys, err := g.Keyring().Keys(t.Context(), g.first.Credential.ID, keystore.Page{})
-	if err != nil || len(keys) != 1 {
-		t.Errorf("there are %d keys: %v", len(keys), err)
+	const inactive = "The account or the credential of this API key is deactivated."
+	for _, c := range []struct {
+		name      string
+		meanwhile func(*gateway) error
+		code      int
+		message   string
+	}{
+		{"the key is revoked", func(g *gateway) error {
+			_, err := g.Keyring().RevokeKey(t.Context(), g.first.Key.ID, "stolen")
+			return err
+		}, 401, "The API key has been revoked."},
+		{"the credential is deactivated", edit(func(c *keystore.Credential) { c.Active = false }), 403, inactive},
+		{"the account is deactivated", func(g *gateway) error {
+			_, err := g.Keyring().UpdateAccount(t.Context(), g.first.Credential.AccountID, func(a *keystore.Account) error { a.Active = false; return nil })
+			return err
+		}, 403, inactive},
+		{"the credential is deleted", func(g *gateway) error {
+			return g.Keyring().DeleteCredential(t.Context(), g.first.Credential.ID)
+		}, 401, "The API key has been revoked."},
+		{"the client's address is not allowed any more", edit(func(c *keystore.Credential) {
+			c.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}), 403, "The API key may not be used from this client address."},
+		{"a role is added", edit(func(c *keystore.Credential) { c.Roles = []string{"more"} }), 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := start(t, "dialect exorde")
+			a := g.Slowly("PUT", "/user/api-key", "{}", func() {
+				if err := c.meanwhile(g); err != nil {
+					t.Fatal(err)
+				}
+			}, "Authorization", "Bearer "+g.key)
+			if c.code == 200 {
+				g.newKey(a)
+				return
+			}
+			if got := g.wantError(t, a, c.code, g.first.Credential.AccountID); got != c.message {
+				t.Errorf("the message is %q", got)
+			}
+			var keys []*keystore.Key
+			if err := g.Keyring().View(t.Context(), func(r keystore.Reader) (err error) {
+				keys, err = r.Keys(g.first.Credential.ID, keystore.Page{})
+				return err
+			}); err != nil || len(keys) != 1 {
+				t.Errorf("there are %d keys: %v", len(keys), err)
+			}
+		})
 	}
 }
 

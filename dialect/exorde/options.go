@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
-	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
 const (
@@ -33,8 +32,8 @@ const (
 //	}
 func (d *Dialect) UnmarshalCaddyfile(tokens *caddyfile.Dispenser) error {
 	return dialect.ParseOptions(tokens, name, map[string]dialect.Option{
-		"overlap":     dialect.TextOption("<duration>|until_first_use", &d.Overlap),
-		"rate":        dialect.TextOption("<n>/<duration>", &d.Rate),
+		"overlap":     dialect.WordOption("<duration>|until_first_use", &d.Overlap),
+		"rate":        dialect.WordOption("<n>/<duration>", &d.Rate),
 		"deprecation": d.parseDeprecation,
 	})
 }
@@ -53,8 +52,8 @@ func (d *Dialect) readOptions() (err error) {
 	if d.Overlap == "" {
 		d.Overlap = defaultOverlap
 	}
-	if d.overlap, err = keystore.ParseOverlap(d.Overlap); err != nil {
-		return fmt.Errorf("overlap %q: use 0s, a duration such as 10m or 24h of at most 87600h, or until_first_use", d.Overlap)
+	if d.overlap, err = dialect.ParseOverlap(d.Overlap); err != nil {
+		return err
 	}
 	if d.Rate == "" {
 		d.Rate = defaultRate

@@ -19,7 +19,7 @@ func TestWrongOptionsAreRefusedWithAReason(t *testing.T) {
 		{"an unknown option", "period 1h", []string{"exorde", `"period"`, "use one of: deprecation, overlap, rate"}},
 		{"an option twice", "rate 1/1m\nrate 1/1m", []string{"rate", "twice"}},
 		{"overlap without a value", "overlap", []string{"overlap", "use: overlap <duration>|until_first_use"}},
-		{"overlap that is no duration", "overlap soon", []string{"dialect exorde", `overlap "soon"`, "10m", "until_first_use"}},
+		{"overlap that is no duration", "overlap soon", []string{"dialect exorde", `overlap "soon"`, "30m", "until_first_use"}},
 		{"overlap that is negative", "overlap -1s", []string{`overlap "-1s"`}},
 		{"overlap that is too long", "overlap 87601h", []string{`overlap "87601h"`, "at most 87600h"}},
 		{"rate without a value", "rate", []string{"rate", "use: rate <n>/<duration>"}},
@@ -78,8 +78,10 @@ func TestOptionsOfJSONAreHeldToTheSame(t *testing.T) {
 		{&exorde.Dialect{Deprecation: &exorde.Deprecation{ShutdownDate: "2030-02-02", Message: "a\nb"}}, false},
 		{&exorde.Dialect{Deprecation: &exorde.Deprecation{ShutdownDate: "2030-02-02", Message: "\xff"}}, false},
 	} {
-		if err := c.d.Mount(dialect.Gateway{}); (err == nil) != c.allowed {
-			t.Errorf("%+v: %v", c.d, err)
+		for _, g := range []dialect.Gateway{{}, {ErrorsOnly: true}} {
+			if err := c.d.Mount(g); (err == nil) != c.allowed {
+				t.Errorf("%+v, errors only %v: %v", c.d, g.ErrorsOnly, err)
+			}
 		}
 	}
 }

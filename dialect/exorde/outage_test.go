@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -24,9 +25,16 @@ import (
 type failing struct {
 	keystore.Store
 	err error
+	// before, if set, runs once before the next update.
+	before  func()
+	keyring *keystore.Keyring
 }
 
 func (f *failing) Update(ctx context.Context, change func(keystore.Tx) error) error {
+	if before := f.before; before != nil {
+		f.before = nil
+		before()
+	}
 	if f.err != nil {
 		return f.err
 	}
@@ -101,6 +109,40 @@ func TestWhatTheKeyringRefusesIsAnErrorObject(t *testing.T) {
 	}
 }
 
+// The last moment at which a key can stop is right before the change.
+func TestAKeyThatStopsAtTheLastMomentIsRefusedWithItsVerdict(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*keystore.Credential)
+		wait time.Duration
+		code int
+	}{
+		"deactivated": {func(c *keystore.Credential) { c.Active = false }, 0, 403},
+		"expired":     {func(c *keystore.Credential) { c.ExpiresAt = keystore.InstantOf(time.Now().Add(200 * time.Millisecond)) }, 250 * time.Millisecond, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &failing{}
+			issued, mounted, _ := mount(t, store)
+			store.before = func() {
+				_, err := store.keyring.UpdateCredential(t.Context(), keystore.Operator(), issued.Credential.ID, func(cr *keystore.Credential) error {
+					c.edit(cr)
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				time.Sleep(c.wait)
+			}
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest("PUT", "/user/api-key", nil)
+			r.Header.Set("Authorization", "Bearer "+issued.Text)
+			mounted.Route(r)(w, r)
+			if w.Code != c.code || !errorObject.MatchString(w.Body.String()) {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
+}
+
 // mount mounts the dialect over a store that begins with one key.
 func mount(t *testing.T, store *failing) (*keystore.Issued, *exorde.Dialect, *observer.ObservedLogs) {
 	t.Helper()
@@ -125,6 +167,7 @@ func mount(t *testing.T, store *failing) (*keystore.Issued, *exorde.Dialect, *ob
 	if err != nil {
 		t.Fatal(err)
 	}
+	store.keyring = keyring
 	core, logs := observer.New(zap.DebugLevel)
 	d := new(exorde.Dialect)
 	if err := d.Mount(dialect.Gateway{

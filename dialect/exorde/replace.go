@@ -44,6 +44,10 @@ func (d *Dialect) rotated(w http.ResponseWriter, r *http.Request, grant *keystor
 	if _, err := dialect.ReadNoBody(w, r); err != nil {
 		return "", err
 	}
+	grant, err := d.gateway.Recheck(r, d.finder, grant, needs)
+	if err != nil {
+		return "", err
+	}
 	if wait := d.limiter.Allow(grant.AccountID); wait > 0 {
 		return "", &tooSoon{errTooOften, wait}
 	}
@@ -58,7 +62,7 @@ func (d *Dialect) rotated(w http.ResponseWriter, r *http.Request, grant *keystor
 	case errors.Is(err, keystore.ErrKeyLimit):
 		return "", &tooSoon{err, untilFree(r, kr, grant)}
 	case err != nil:
-		return "", err
+		return "", d.gateway.Explain(r, d.finder, grant, needs, err)
 	}
 	return made.Text, nil
 }

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -120,7 +121,7 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 		if !ok {
 			return
 		}
-		out, err := api.serve(rt, &call{Request: r, w: w, caller: from, base: base})
+		out, err := api.serve(rt, &call{Request: r, w: w, caller: from, base: base, forHolders: rt.open})
 		if err == nil {
 			err = out.write(w, r)
 		}
@@ -131,11 +132,11 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 }
 
 // serve runs a call: may its caller make it, is the query one, does what the
-// path names exist and is it the caller's to see? Only then is the body read, and
-// an answer given again that was given before.
+// path names exist and is it the caller's to see? Only then is the body read, the
+// caller judged again, and an answer given again that was given before.
 func (api *API) serve(rt route, c *call) (reply, error) {
-	if !rt.open && !c.caller.isOperator() {
-		return reply{}, refuse(keystore.ErrForbidden, "", "the presented key may not do this: it takes the role "+keystore.RoleOperator)
+	if err := c.mayCall(); err != nil {
+		return reply{}, err
 	}
 	if err := c.readQuery(rt.query); err != nil {
 		return reply{}, err
@@ -154,17 +155,25 @@ func (api *API) serve(rt route, c *call) (reply, error) {
 	if c.once.Reply() != nil {
 		return reply{again: c.once}, nil
 	}
-	return rt.act(c)
+	out, err := rt.act(c)
+	if errors.Is(err, keystore.ErrKeyStopped) {
+		if refused := c.recheck(); refused != nil {
+			err = refused
+		}
+	}
+	return out, err
 }
 
 // call is one request to the API.
 type call struct {
 	*http.Request
-	w       http.ResponseWriter
-	caller  caller
-	base    string
-	query   url.Values
-	keyring *keystore.Keyring
+	w      http.ResponseWriter
+	caller caller
+	base   string
+	// forHolders says that the call is not for operators only.
+	forHolders bool
+	query      url.Values
+	keyring    *keystore.Keyring
 	// once is set if the request has an Idempotency-Key.
 	once *keystore.Once
 	// sent is the body if it was read before the action.

@@ -11,6 +11,8 @@ type caller struct {
 	// once begins to answer a POST that may have an Idempotency-Key, with its
 	// body. The operator of the machine has none.
 	once func(body []byte) (*keystore.Once, error)
+	// recheck judges the grant again, and returns the one to go on with.
+	recheck func(*keystore.Grant) (*keystore.Grant, error)
 }
 
 // actor is the caller in the words of the domain.
@@ -28,10 +30,36 @@ func (c caller) sees(accountID string) bool {
 	return c.isOperator() || c.grant.AccountID == accountID
 }
 
+// mayCall refuses a call that is for operators to any other caller.
+func (c *call) mayCall() error {
+	if !c.forHolders && !c.caller.isOperator() {
+		return refuse(keystore.ErrForbidden, "", "the presented key may not do this: it takes the role "+keystore.RoleOperator)
+	}
+	return nil
+}
+
+// recheck judges the caller anew, and where anything changed, what the caller may
+// do.
+func (c *call) recheck() error {
+	before := c.caller.grant
+	if before == nil {
+		return nil
+	}
+	fresh, err := c.caller.recheck(before)
+	if err != nil || fresh == before {
+		return err
+	}
+	c.caller.grant = fresh
+	if err := c.mayCall(); err != nil {
+		return err
+	}
+	return c.findOwn()
+}
+
 // findOwn refuses what the path names unless it exists and is the caller's to
 // see. This is the one place that keeps holders apart: what is another's is
 // refused in the very words for what does not exist. An object never changes
-// its account, so the answer holds for the rest of the call.
+// its account, so the answer holds as long as the caller's rights do.
 func (c *call) findOwn() error {
 	owner, named, err := c.owner()
 	if err != nil {

@@ -47,6 +47,8 @@ func (c *call) decode(into any) error {
 	return decodeJSON(body, into)
 }
 
+// readBody reads the body and judges the caller again, whose rights may have
+// changed while the client was sending it.
 func (c *call) readBody() ([]byte, error) {
 	body, err := dialect.ReadBody(c.w, c.Request)
 	switch {
@@ -55,7 +57,7 @@ func (c *call) readBody() ([]byte, error) {
 	case err != nil:
 		return nil, refuse(errMalformed, "", "the body could not be read to its end")
 	}
-	return body, nil
+	return body, c.recheck()
 }
 
 // isObject reports whether a body begins as an object does. null would be read

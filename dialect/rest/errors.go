@@ -52,7 +52,7 @@ var outcomes = []outcome{
 	{errMember, http.StatusBadRequest, "invalid_member", ""},
 	{errParameter, http.StatusBadRequest, "invalid_parameter", ""},
 	{errNoIdempotency, http.StatusBadRequest, "invalid_idempotency_key", ""},
-	{dialect.ErrIdempotencyKey, http.StatusBadRequest, "invalid_idempotency_key", "the header Idempotency-Key must be given once, with 1 to 64 visible ASCII characters"},
+	{dialect.ErrIdempotencyKey, http.StatusBadRequest, "invalid_idempotency_key", "the header Idempotency-Key must be given once, with 1 to 64 characters of printable ASCII"},
 	{errMethod, http.StatusMethodNotAllowed, "method_not_allowed", ""},
 	{errTooLarge, http.StatusRequestEntityTooLarge, "body_too_large", ""},
 	{errMediaType, http.StatusUnsupportedMediaType, "unsupported_media_type", ""},
@@ -83,6 +83,10 @@ func outcomeOf(err error) outcome {
 
 // fail answers an error: the client gets the safe sentence, the log the cause.
 func (api *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if refused, ok := errors.AsType[*dialect.RefusedError](err); ok {
+		writeRefusal(w, r, refused.Refusal)
+		return
+	}
 	o := outcomeOf(err)
 	p := dialect.NewProblem(o.status, o.code, o.detail, dialect.Instance(r))
 	if shown, ok := errors.AsType[*keystore.Error](err); ok && o.status < 500 {

@@ -76,7 +76,9 @@ func (d *Dialect) identify(w http.ResponseWriter, r *http.Request) (caller, bool
 		d.Refuse(w, r, dialect.RefusalOf(verdict, grant, d.gateway.Site))
 		return caller{}, false
 	}
-	out := caller{grant: grant}
+	out := caller{grant: grant, recheck: func(g *keystore.Grant) (*keystore.Grant, error) {
+		return d.gateway.Recheck(r, d.gateway.Site, g, needs)
+	}}
 	if r.Method == http.MethodPost {
 		asked := r.Clone(r.Context())
 		out.once = func(body []byte) (*keystore.Once, error) { return d.gateway.Once(asked, d.gateway.Site, body) }
@@ -90,6 +92,10 @@ func (d *Dialect) Route(r *http.Request) http.HandlerFunc { return d.routes.Find
 
 // Refuse answers with a problem whose code is that of the verdict.
 func (*Dialect) Refuse(w http.ResponseWriter, r *http.Request, f dialect.Refusal) {
+	writeRefusal(w, r, f)
+}
+
+func writeRefusal(w http.ResponseWriter, r *http.Request, f dialect.Refusal) {
 	f.WriteHeaders(w.Header())
 	dialect.NewProblem(f.Status, f.Verdict.String(), f.Detail, dialect.Instance(r)).Write(w)
 }

@@ -66,10 +66,13 @@ func TestJSONIsHeldToTheSame(t *testing.T) {
 		{"throttle below zero", sarus.Dialect{Throttle: -1}, "throttle -1ns: use at least 1s"},
 		{"throttle of 3, in nanoseconds", sarus.Dialect{Throttle: 3}, "throttle 3ns: use at least 1s"},
 		{"client_limit below zero", sarus.Dialect{ClientLimit: -1}, "client_limit -1: use 1 to 1000000"},
+		{"package that is not declared", sarus.Dialect{Package: "P"}, `package "P": it is not declared`},
 	} {
-		err := c.dialect.Mount(dialect.Gateway{Mails: true})
-		if err == nil || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v", c.name, err)
+		for _, g := range []dialect.Gateway{{Mails: true}, {ErrorsOnly: true}} {
+			err := c.dialect.Mount(g)
+			if err == nil || !strings.HasPrefix(err.Error(), "dialect sarus: "+c.says) {
+				t.Errorf("%s, errors only %v: %v", c.name, g.ErrorsOnly, err)
+			}
 		}
 	}
 }
@@ -96,6 +99,7 @@ func TestOptionsThatAreRight(t *testing.T) {
 		{sarus.Dialect{Package: "P"}, dialect.Gateway{Mails: true, Packages: declared}},
 		{sarus.Dialect{Package: "M"}, dialect.Gateway{Mails: true, Packages: declared}},
 		{sarus.Dialect{}, dialect.Gateway{ErrorsOnly: true, Packages: declared}},
+		{sarus.Dialect{Package: "P", Throttle: caddy.Duration(time.Second)}, dialect.Gateway{ErrorsOnly: true, Packages: declared}},
 	} {
 		if err := c.dialect.Mount(c.gateway); err != nil {
 			t.Error(err)

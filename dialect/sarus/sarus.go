@@ -7,6 +7,7 @@
 package sarus
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -73,7 +74,7 @@ func (*Dialect) CaddyModule() caddy.ModuleInfo {
 //	}
 func (d *Dialect) UnmarshalCaddyfile(tokens *caddyfile.Dispenser) error {
 	return dialect.ParseOptions(tokens, "sarus", map[string]dialect.Option{
-		"package":      dialect.TextOption("<name>", &d.Package),
+		"package":      dialect.WordOption("<name>", &d.Package),
 		"uniform":      dialect.FlagOption(&d.Uniform),
 		"throttle":     dialect.DurationOption(&d.Throttle),
 		"client_limit": dialect.NumberOption(&d.ClientLimit),
@@ -83,11 +84,11 @@ func (d *Dialect) UnmarshalCaddyfile(tokens *caddyfile.Dispenser) error {
 // Mount checks the options and makes the route.
 func (d *Dialect) Mount(g dialect.Gateway) error {
 	d.gateway = g
+	if err := d.check(); err != nil {
+		return fmt.Errorf("dialect sarus: %w", err)
+	}
 	if g.ErrorsOnly {
 		return nil
-	}
-	if err := d.check(); err != nil {
-		return err
 	}
 	d.limiter = dialect.NewLimiter(d.ClientLimit, time.Duration(d.Throttle))
 	d.routes = dialect.NewRoutes(g.Base, notAllowed)

@@ -39,11 +39,14 @@ func orNull(text string) *string {
 	return &text
 }
 
-// shown is an older key: its text if the store keeps it, else what is known of it.
-// The hint of a token is its beginning; that of any other key is masked already.
-func shown(kr *keystore.Keyring, k *keystore.Key) string {
-	if text, err := kr.Reveal(k); err == nil {
-		return text
+// shown is an older key: its text if the store keeps it and the caller could get
+// one like it, else what is known of it. The hint of a token is its beginning; that
+// of any other key is masked already.
+func shown(kr *keystore.Keyring, caller keystore.Actor, k keystore.Holding) string {
+	if kr.MayObtain(caller, k.Credential) == nil {
+		if text, err := kr.Reveal(k.Key); err == nil {
+			return text
+		}
 	}
 	if k.Format == keystore.FormatToken {
 		return k.Hint + "…"

@@ -69,6 +69,10 @@ func statusOf(err error) int {
 
 // fail answers an error of a call whose caller is known.
 func (d *Dialect) fail(w http.ResponseWriter, r *http.Request, grant *keystore.Grant, err error) {
+	if refused, ok := errors.AsType[*dialect.RefusedError](err); ok {
+		refuse(w, refused.Refusal, d.finder)
+		return
+	}
 	status := statusOf(err)
 	body := refused{Message: messages[status]}
 	switch status {

@@ -29,6 +29,9 @@ func (d *Dialect) create(w http.ResponseWriter, r *http.Request, grant *keystore
 	if err != nil {
 		return account{}, err
 	}
+	if grant, err = d.gateway.Recheck(r, d.finder, grant, d.needs); err != nil {
+		return account{}, err
+	}
 	packageName, err := packageIn(body)
 	if err != nil {
 		return account{}, err
@@ -38,8 +41,9 @@ func (d *Dialect) create(w http.ResponseWriter, r *http.Request, grant *keystore
 		return account{}, fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
 	}
 	wanted := keystore.Credential{AccountID: grant.AccountID, Package: packageName}
-	_, err = kr.Issue(r.Context(), keystore.Holder(grant), wanted, func(tx keystore.Tx, made *keystore.Issued) (err error) {
-		out, err = d.listed(kr, tx, made)
+	caller := keystore.Holder(grant)
+	_, err = kr.Issue(r.Context(), caller, wanted, func(tx keystore.Tx, made *keystore.Issued) (err error) {
+		out, err = d.listed(kr, tx, caller, made)
 		return err
 	})
 	return out, err
@@ -48,7 +52,11 @@ func (d *Dialect) create(w http.ResponseWriter, r *http.Request, grant *keystore
 // listed is the account as the transaction that made the key sees it. With one key
 // too many the error undoes the transaction, so that calls at the same time can't
 // exceed the limit together.
-func (d *Dialect) listed(kr *keystore.Keyring, tx keystore.Tx, made *keystore.Issued) (account, error) {
+func (d *Dialect) listed(kr *keystore.Keyring, tx keystore.Tx, caller keystore.Actor, made *keystore.Issued) (account, error) {
+	caller, err := kr.Current(tx, caller)
+	if err != nil {
+		return account{}, err
+	}
 	owner, err := tx.Account(made.Credential.AccountID)
 	if err != nil {
 		return account{}, err
@@ -63,7 +71,7 @@ func (d *Dialect) listed(kr *keystore.Keyring, tx keystore.Tx, made *keystore.Is
 		if k.Counted() {
 			counted++
 		}
-		texts[i] = shown(kr, k.Key)
+		texts[i] = shown(kr, caller, k)
 		if k.ID == made.Key.ID {
 			texts[i] = made.Text
 		}

@@ -54,6 +54,26 @@ func TestMaxKeysOfJSONIsHeldToTheSame(t *testing.T) {
 	}
 }
 
+// TestOptionsOfTheErrorsAloneAreHeldToTheSame, but none must be given.
+func TestOptionsOfTheErrorsAloneAreHeldToTheSame(t *testing.T) {
+	declared := []keystore.Package{{Name: "Accounts"}}
+	for _, c := range []struct {
+		d    singleinvoice.Dialect
+		says string // nothing if it is right
+	}{
+		{singleinvoice.Dialect{}, ""},
+		{singleinvoice.Dialect{AccountPackage: "Accounts", MaxKeys: 1000}, ""},
+		{singleinvoice.Dialect{MaxKeys: 1001}, "dialect single_invoice: max_keys 1001: use 1 to 1000"},
+		{singleinvoice.Dialect{AccountPackage: "Account"}, `dialect single_invoice: account_package "Account": it is not declared`},
+	} {
+		// ReservePackage is nil: the errors alone reserve nothing.
+		err := c.d.Mount(dialect.Gateway{ErrorsOnly: true, Packages: declared})
+		if (err == nil) != (c.says == "") || err != nil && !strings.HasPrefix(err.Error(), c.says) {
+			t.Errorf("%+v: %v", c.d, err)
+		}
+	}
+}
+
 func TestTheDialectIsAModule(t *testing.T) {
 	info, err := caddy.GetModule("http.api_keys.dialects.single_invoice")
 	if err != nil {

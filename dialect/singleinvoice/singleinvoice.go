@@ -29,7 +29,7 @@ const name = "single_invoice"
 // query parameter of that name; other places are not looked at there. It answers
 // with the account and its live keys, oldest first. The new one is the last and in
 // clear. Older ones are masked, unless the option recoverable of the app keeps
-// their texts: alphanumeric keys of 40 characters or more to their first and last
+// their texts and the caller could make a key like them: alphanumeric keys of 40 characters or more to their first and last
 // 6, token keys to their prefix and id, all others to their last 4.
 //
 // Each call makes a credential with the roles of its package. A package with a
@@ -73,13 +73,31 @@ func (*Dialect) CaddyModule() caddy.ModuleInfo {
 //	}
 func (d *Dialect) UnmarshalCaddyfile(tokens *caddyfile.Dispenser) error {
 	return dialect.ParseOptions(tokens, name, map[string]dialect.Option{
-		"account_package": dialect.TextOption("<name>", &d.AccountPackage),
+		"account_package": dialect.WordOption("<name>", &d.AccountPackage),
 		"max_keys":        dialect.NumberOption(&d.MaxKeys),
 	})
 }
 
 // Mount checks the options and makes the route.
 func (d *Dialect) Mount(g dialect.Gateway) (err error) {
+	d.gateway = g
+	if err := d.resolveOptions(); err != nil {
+		return fmt.Errorf("dialect %s: %w", name, err)
+	}
+	if d.finder, err = dialect.NewFinder(d.Locations()); err != nil || g.ErrorsOnly {
+		return err
+	}
+	g.ReservePackage(d.AccountPackage)
+	d.needs = &keystore.Requirement{Packages: [][]string{{d.AccountPackage}}, Management: true}
+	d.routes = dialect.NewRoutes(g.Base, notAllowed)
+	d.routes.Handle("POST /account/key", d.issue)
+	return nil
+}
+
+// resolveOptions fills in the defaults and refuses what can't be meant. Without
+// routes, the default package need not be declared.
+func (d *Dialect) resolveOptions() error {
+	needed := d.AccountPackage != "" || !d.gateway.ErrorsOnly
 	if d.AccountPackage == "" {
 		d.AccountPackage = defaultAccountPackage
 	}
@@ -87,19 +105,14 @@ func (d *Dialect) Mount(g dialect.Gateway) (err error) {
 		d.MaxKeys = defaultMaxKeys
 	}
 	if d.MaxKeys < 1 || d.MaxKeys > mostMaxKeys {
-		return fmt.Errorf("dialect %s: max_keys %d: use 1 to %d", name, d.MaxKeys, mostMaxKeys)
+		return fmt.Errorf("max_keys %d: use 1 to %d", d.MaxKeys, mostMaxKeys)
 	}
-	d.gateway = g
-	if d.finder, err = dialect.NewFinder(d.Locations()); err != nil || g.ErrorsOnly {
-		return err
+	if !needed {
+		return nil
 	}
-	if err := d.checkPackage(g.Packages); err != nil {
-		return fmt.Errorf("dialect %s: account_package %q: %w", name, d.AccountPackage, err)
+	if err := d.checkPackage(d.gateway.Packages); err != nil {
+		return fmt.Errorf("account_package %q: %w", d.AccountPackage, err)
 	}
-	g.ReservePackage(d.AccountPackage)
-	d.needs = &keystore.Requirement{Packages: [][]string{{d.AccountPackage}}, Management: true}
-	d.routes = dialect.NewRoutes(g.Base, notAllowed)
-	d.routes.Handle("POST /account/key", d.issue)
 	return nil
 }
 

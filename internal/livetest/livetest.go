@@ -4,6 +4,7 @@
 package livetest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -343,4 +344,54 @@ func FreeAddr(t *testing.T) string {
 	}
 	t.Fatal("no free port")
 	return ""
+}
+
+// Slowly sends a request over HTTP/1.1 whose body comes late: meanwhile is run once
+// the server reads the body, so after it has judged the headers.
+func (g *Gateway) Slowly(method, target, body string, meanwhile func(), headers ...string) Answer {
+	g.T.Helper()
+	conn, err := net.Dial("tcp", g.Addr)
+	if err != nil {
+		g.T.Fatal(err)
+	}
+	defer conn.Close()
+	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\nConnection: close\r\n", method, target, g.Addr, len(body))
+	for i := 0; i < len(headers); i += 2 {
+		head += headers[i] + ": " + headers[i+1] + "\r\n"
+	}
+	answers := bufio.NewReader(conn)
+	if _, err := io.WriteString(conn, head+"\r\n"+body[:1]); err != nil {
+		g.T.Fatal(err)
+	}
+	for line := ""; line != "\r\n"; {
+		if line, err = answers.ReadString('\n'); err != nil || line != "\r\n" && !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+			g.T.Fatalf("%q: %v", line, err)
+		}
+	}
+	meanwhile()
+	if _, err := io.WriteString(conn, body[1:]); err != nil {
+		g.T.Fatal(err)
+	}
+	resp, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		g.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.T.Fatal(err)
+	}
+	return Answer{resp, string(text)}
+}
+
+// Update changes a credential as an operator does.
+func (g *Gateway) Update(credentialID string, edit func(*keystore.Credential)) {
+	g.T.Helper()
+	_, err := g.Keyring().UpdateCredential(context.Background(), keystore.Operator(), credentialID, func(c *keystore.Credential) error {
+		edit(c)
+		return nil
+	})
+	if err != nil {
+		g.T.Fatal(err)
+	}
 }

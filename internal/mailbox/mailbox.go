@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
@@ -23,6 +24,7 @@ type Server struct {
 	// Addr is where it listens, host:port.
 	Addr string
 
+	options Options
 	smtp    *smtp.Server
 	served  chan error
 	mu      sync.Mutex
@@ -39,14 +41,28 @@ type Mail struct {
 	Body string
 }
 
+// Options change what a server does. The zero value takes every mail at once.
+type Options struct {
+	// Username and Password are demanded of whoever hands mails in. Default: no
+	// login.
+	Username, Password string
+	// Hold is told of each mail that was handed in whole. The mail is kept and
+	// answered when it returns. Default: at once.
+	Hold func()
+}
+
 // Start starts a mail server.
-func Start() (*Server, error) {
+func Start() (*Server, error) { return StartWith(Options{}) }
+
+// StartWith starts a mail server with options.
+func StartWith(options Options) (*Server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: l.Addr().String(), served: make(chan error, 1), arrived: make(chan struct{}, 1)}
-	s.smtp = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{server: s}, nil }))
+	s := &Server{options: options, Addr: l.Addr().String(), served: make(chan error, 1), arrived: make(chan struct{}, 1)}
+	s.smtp = smtp.NewServer(smtp.BackendFunc(s.session))
+	s.smtp.AllowInsecureAuth = true
 	s.smtp.Domain = "mailbox.invalid"
 	s.smtp.ErrorLog = log.New(io.Discard, "", 0) // a client that goes away is none
 	go func() { s.served <- s.smtp.Serve(l) }()
@@ -109,15 +125,45 @@ var key = regexp.MustCompile(`\b[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{12}_[0-9A-Za-z]{
 // Keys are the texts in the mail that have the shape of a token key.
 func (m Mail) Keys() []string { return key.FindAllString(m.Body, -1) }
 
+func (s *Server) session(*smtp.Conn) (smtp.Session, error) {
+	if s.options.Username == "" {
+		return &session{server: s}, nil
+	}
+	return &loginSession{session{server: s, locked: true}}, nil
+}
+
 // session is one connection of a client.
 type session struct {
 	server *Server
+	locked bool // a login is demanded
 	to     []string
 }
 
-func (s *session) Reset()                               { s.to = nil }
-func (s *session) Logout() error                        { return nil }
-func (s *session) Mail(string, *smtp.MailOptions) error { return nil }
+func (s *session) Reset()        { s.to = nil }
+func (s *session) Logout() error { return nil }
+
+func (s *session) Mail(string, *smtp.MailOptions) error {
+	if s.locked {
+		return smtp.ErrAuthRequired
+	}
+	return nil
+}
+
+// loginSession is a session that offers PLAIN. Only a type with these methods
+// offers a login.
+type loginSession struct{ session }
+
+func (s *loginSession) AuthMechanisms() []string { return []string{sasl.Plain} }
+
+func (s *loginSession) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, username, password string) error {
+		if o := s.server.options; username != o.Username || password != o.Password {
+			return smtp.ErrAuthFailed
+		}
+		s.locked = false
+		return nil
+	}), nil
+}
 
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.to = append(s.to, to)
@@ -140,6 +186,9 @@ func (s *session) Data(r io.Reader) error {
 	subject, err := new(mime.WordDecoder).DecodeHeader(received.Header.Get("Subject"))
 	if err != nil {
 		return err
+	}
+	if s.server.options.Hold != nil {
+		s.server.options.Hold()
 	}
 	s.server.keep(Mail{To: s.to, Subject: subject, Body: string(text)})
 	return nil

@@ -182,6 +182,10 @@ func (r *reader) UnendedKeys(credentialID string, now keystore.Instant) ([]*keys
 	return list(r, "list unended keys", scanKey, unendedKeys, credentialID, int64(now))
 }
 
+func (r *reader) UnendedKeysOfAccount(accountID string, now keystore.Instant) ([]*keystore.Key, error) {
+	return list(r, "list unended keys of account", scanKey, unendedKeysOfAccount, accountID, int64(now))
+}
+
 func (r *reader) CredentialDigests(credentialID string) ([]keystore.Digest, error) {
 	return list(r, "list digests of credential", scanDigest, credentialDigests, credentialID)
 }
@@ -209,6 +213,10 @@ func (r *reader) Setting(name string) ([]byte, error) {
 
 func (r *reader) NextMail() (*keystore.Mail, error) {
 	return one(r, "read next mail", scanMail, nextMail)
+}
+
+func (r *reader) DueMails(at keystore.Instant, after string, limit int) ([]*keystore.Mail, error) {
+	return list(r, "list mails that are due", scanMail, dueMails, int64(at), after, limit)
 }
 
 func (r *reader) CountMails() (int, error) {

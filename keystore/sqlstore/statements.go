@@ -23,6 +23,7 @@ const (
 	keyPosition
 	keyPage
 	unendedKeys
+	unendedKeysOfAccount
 	keyByDigest
 	anyAccount
 	anyAccountByEmail
@@ -34,6 +35,7 @@ const (
 	accountDigests
 	setting
 	nextMail
+	dueMails
 	countMails
 	throttle
 	reply
@@ -78,9 +80,9 @@ const (
 	credentialColumns = `c.seq, c.id, c.account_id, c.package, c.roles, c.active, c.description,
 		c.allowed_ips, c.metadata, c.expires_at, c.created_at, c.updated_at, c.deleted_at`
 
-	keyColumns = `seq, id, credential_id, digest, digest_kind, hint, format, sealed,
-		created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
-		superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed`
+	keyColumns = `k.seq, k.id, k.credential_id, k.digest, k.digest_kind, k.hint, k.format, k.sealed,
+		k.created_at, k.activates_at, k.expires_at, k.unused_expires_at, k.revoked_at, k.revoked_reason,
+		k.superseded_by, k.superseded_at, k.stops_on_use_of, k.first_used_at, k.last_used_at, k.mailed`
 )
 
 // texts are the statements, for every engine. Each is served by a primary key
@@ -111,15 +113,20 @@ var texts = [statements]string{
 		WHERE c.account_id = $1 AND c.seq > $2 AND c.deleted_at = 0 AND a.deleted_at = 0
 		ORDER BY c.seq LIMIT $3`,
 
-	keyByID:     `SELECT ` + keyColumns + ` FROM keys WHERE id = $1`,
+	keyByID:     `SELECT ` + keyColumns + ` FROM keys k WHERE id = $1`,
 	keyPosition: `SELECT seq FROM keys WHERE id = $2 AND credential_id = $1`,
-	keyPage: `SELECT ` + keyColumns + ` FROM keys
+	keyPage: `SELECT ` + keyColumns + ` FROM keys k
 		WHERE credential_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`,
-	unendedKeys: `SELECT ` + keyColumns + ` FROM keys
+	unendedKeys: `SELECT ` + keyColumns + ` FROM keys k
 		WHERE credential_id = $1 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $2)
 		ORDER BY seq`,
+	unendedKeysOfAccount: `SELECT ` + keyColumns + ` FROM credentials c
+		JOIN accounts a ON a.id = c.account_id JOIN keys k ON k.credential_id = c.id
+		WHERE c.account_id = $1 AND c.deleted_at = 0 AND a.deleted_at = 0
+			AND k.revoked_at = 0 AND (k.expires_at = 0 OR k.expires_at > $2)
+		ORDER BY c.seq, k.seq`,
 
-	keyByDigest: `SELECT ` + keyColumns + ` FROM keys WHERE digest = $1`,
+	keyByDigest: `SELECT ` + keyColumns + ` FROM keys k WHERE digest = $1`,
 
 	// Tombstones included.
 	anyAccount:         `SELECT ` + accountColumns + ` FROM accounts WHERE id = $1`,
@@ -138,6 +145,8 @@ var texts = [statements]string{
 
 	nextMail: `SELECT id, account_id, package, requested_at, due_at, attempts
 		FROM outbox ORDER BY due_at LIMIT 1`,
+	dueMails: `SELECT id, account_id, package, requested_at, due_at, attempts
+		FROM outbox WHERE due_at <= $1 AND id > $2 ORDER BY id LIMIT $3`,
 	countMails: `SELECT count(*) FROM outbox`,
 	throttle:   `SELECT until_at FROM throttles WHERE digest = $1`,
 	reply:      `SELECT digest, request, sealed, expires_at FROM replies WHERE digest = $1`,

@@ -50,9 +50,11 @@ func readerCalls(r keystore.Reader) []call {
 		{"Key", func() error { _, err := r.Key("a/k"); return err }},
 		{"Keys", func() error { _, err := r.Keys("a/c", keystore.Page{}); return err }},
 		{"UnendedKeys", func() error { _, err := r.UnendedKeys("a/c", 1); return err }},
+		{"UnendedKeysOfAccount", func() error { _, err := r.UnendedKeysOfAccount("a", 1); return err }},
 		{"CredentialDigests", func() error { _, err := r.CredentialDigests("a/c"); return err }},
 		{"AccountDigests", func() error { _, err := r.AccountDigests("a"); return err }},
 		{"Setting", func() error { _, err := r.Setting("s"); return err }},
+		{"DueMails", func() error { _, err := r.DueMails(1, "", 1); return err }},
 	}
 }
 

@@ -94,6 +94,11 @@ var listRules = []rule{
 		s.view(func(r keystore.Reader) error {
 			unended, err := r.UnendedKeys("none", 1)
 			s.listed(ids(unended))
+			if err != nil {
+				return err
+			}
+			unended, err = r.UnendedKeysOfAccount("none", 1)
+			s.listed(ids(unended))
 			return err
 		})
 	}},
@@ -107,13 +112,15 @@ var listRules = []rule{
 			credentials, err2 := r.Credentials("a", keystore.Page{})
 			keys, err3 := r.Keys("c", keystore.Page{})
 			unended, err4 := r.UnendedKeys("c", 1)
-			if err := first(err1, err2, err3, err4); err != nil {
+			ofAccount, err5 := r.UnendedKeysOfAccount("a", 1)
+			if err := first(err1, err2, err3, err4, err5); err != nil {
 				return err
 			}
 			s.same(accounts[0], account)
 			s.same(credentials[0], credential)
 			s.same(keys[0], key)
 			s.same(unended[0], key)
+			s.same(ofAccount[0], key)
 			return nil
 		})
 	}},
@@ -157,6 +164,43 @@ var listRules = []rule{
 		s.view(func(r keystore.Reader) error {
 			unended, err := r.UnendedKeys("a/c", now)
 			s.listed(ids(unended), "a/k", "never expires", "later", "unused", "pending")
+			return err
+		})
+	}},
+	{"unended keys of an account are those of its credentials, one after the other", func(s *suite) {
+		const now = 1000
+		s.family("a", "b")
+		s.must(func(tx keystore.Tx) error {
+			for _, id := range []string{"c2", "gone"} {
+				if err := tx.CreateCredential(newCredential(id, "a")); err != nil {
+					return err
+				}
+			}
+			for _, k := range []*keystore.Key{
+				{ID: "second", CredentialID: "c2"},
+				{ID: "first", CredentialID: "a/c", ExpiresAt: now + 1},
+				{ID: "expired", CredentialID: "a/c", ExpiresAt: now},
+				{ID: "revoked", CredentialID: "c2", RevokedAt: now},
+				{ID: "of the deleted", CredentialID: "gone"},
+				{ID: "third", CredentialID: "c2"},
+			} {
+				k.Digest = digestOf(k.ID)
+				if err := tx.CreateKey(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		s.buryCredential("gone")
+		s.buryAccount("b")
+		s.view(func(r keystore.Reader) error {
+			unended, err := r.UnendedKeysOfAccount("a", now)
+			s.listed(ids(unended), "a/k", "first", "second", "third")
+			if err != nil {
+				return err
+			}
+			unended, err = r.UnendedKeysOfAccount("b", now)
+			s.listed(ids(unended))
 			return err
 		})
 	}},

@@ -25,6 +25,18 @@ var mailRules = []rule{
 		s.wants(err, keystore.ErrNotFound)
 		s.countsMails(0)
 	}},
+	{"the mails that are due come in their order, page by page", func(s *suite) {
+		for id, due := range map[string]keystore.Instant{"m1": 30, "m2": 10, "m3": 20, "m4": 20, "m5": 31} {
+			s.putMail(fullMail(id, id, due))
+		}
+		s.due(30, "", 2, "m1", "m2")
+		s.due(30, "m2", 2, "m3", "m4")
+		s.due(30, "m4", 2)
+		s.due(20, "", 9, "m2", "m3", "m4")
+		s.due(9, "", 9)
+		s.must(func(tx keystore.Tx) error { return tx.DeleteMail("m3") })
+		s.due(31, "m3", 9, "m4", "m5")
+	}},
 	{"a mail takes the place of one of the same account and package", func(s *suite) {
 		s.putMail(fullMail("m1", "a", 10))
 		want := fullMail("m2", "a", 20)
@@ -155,6 +167,22 @@ func (s *suite) nextMail() *keystore.Mail {
 		s.Fatalf("NextMail: %v", err)
 	}
 	return m
+}
+
+// due wants these mails, each as it was put.
+func (s *suite) due(at keystore.Instant, after string, limit int, ids ...string) {
+	s.Helper()
+	s.view(func(r keystore.Reader) error {
+		mails, err := r.DueMails(at, after, limit)
+		if err != nil || len(mails) != len(ids) {
+			s.Errorf("DueMails: %d mails, %v; want %v", len(mails), err, ids)
+			return nil
+		}
+		for i, m := range mails {
+			s.same(m, fullMail(ids[i], ids[i], m.DueAt))
+		}
+		return nil
+	})
 }
 
 func (s *suite) countsMails(want int) {
