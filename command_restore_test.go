@@ -57,8 +57,11 @@ func TestRestoreKnowsWhereTheStoreIs(t *testing.T) {
 	g.issueWith("acme")
 	backup := filepath.Join(t.TempDir(), "backup.db")
 	g.cli("backup", backup).ok()
+	// Other tests leave a store there.
+	clear := func() { _ = os.RemoveAll(filepath.Dir(defaultStorePath())) }
+	clear()
+	t.Cleanup(clear)
 	said := g.cli("restore", backup).ok()
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(defaultStorePath())) })
 	if _, err := os.Stat(defaultStorePath()); err != nil || !strings.Contains(said.stderr, defaultStorePath()+" is restored") {
 		t.Errorf("%v: %s", err, said.stderr)
 	}
