@@ -44,7 +44,7 @@ func (kr *Keyring) lookup(ctx context.Context, text string) (*Grant, error) {
 	}
 	plain := plainDigest(text)
 	for _, d := range [...]*Digest{&digest, &plain} {
-		if g := kr.vault.cached(d); g != nil && g.DigestKind == kindOf(d == &plain) {
+		if g, _ := kr.vault.cached(d); g != nil && g.DigestKind == kindOf(d == &plain) {
 			return g, nil
 		}
 	}

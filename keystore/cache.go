@@ -39,9 +39,12 @@ import (
 // evicts.
 //
 // Beside its generation, a shard remembers which of ristretto's entries was asked
-// for last, which spares most requests ristretto's own look-up.
+// for last, which spares most requests ristretto's own look-up. What the store is
+// known not to hold is asked for neither in ristretto, which would take it for in
+// demand, nor in the store.
 type Cache struct {
 	store   Store
+	known   known
 	entries *ristretto.Cache[uint64, *Grant]
 	shards  [shards]shard
 	fills   singleflight.Group
@@ -102,7 +105,7 @@ const (
 // NewCache makes a cache of at most size bytes before a store. The cache owns
 // the store from then on.
 func NewCache(store Store, size int64) (*Cache, error) {
-	c := &Cache{store: store}
+	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)}}
 	var err error
 	c.entries, err = ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
 		NumCounters:        counters(size),
@@ -139,32 +142,40 @@ func (c *Cache) Misses() uint64 { return c.misses.Load() }
 // Lookup returns the grant of a digest as the store holds it now. The errors
 // are those of [Store].
 func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
-	if g := c.cached(&digest); g != nil {
+	g, absent := c.cached(&digest)
+	switch {
+	case g != nil:
 		return g, nil
+	case absent:
+		return nil, ErrNotFound
 	}
 	return c.fill(ctx, digest)
 }
 
-// cached returns the current grant of a digest if the cache holds it.
-func (c *Cache) cached(digest *Digest) *Grant {
+// cached returns the current grant of a digest if the cache holds it, and whether
+// the store is known not to hold it.
+func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 	s := c.shard(digest)
 	generation := s.generation.Load()
-	g := s.recent.Load()
+	g = s.recent.Load()
 	if g != nil && g.generation == generation && g.Digest.equal(digest) {
 		if rand.Uint32()%askEvery == 0 {
 			c.entry(digest)
 		}
 	} else {
+		if c.known.lacks(digest) {
+			return nil, true
+		}
 		g = c.entry(digest)
 		if g == nil || g.generation != generation || !g.Digest.equal(digest) {
-			return nil
+			return nil, false
 		}
 		s.recent.Store(g)
 	}
 	if c.closed.Load() {
-		return nil
+		return nil, false
 	}
-	return g
+	return g, false
 }
 
 // entry asks ristretto, if it is still open.
@@ -257,6 +268,7 @@ func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
 			for i := range digests {
 				c.shard(&digests[i]).generation.Add(1)
 			}
+			c.known.add(digests...)
 			touched = append(touched, digests...)
 		}})
 	})
@@ -280,6 +292,7 @@ func (c *Cache) Backup(ctx context.Context, w io.Writer) error { return c.store.
 // Close closes the cache and its store.
 func (c *Cache) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		c.known.forget()
 		for i := range c.asking {
 			c.asking[i].Lock()
 			//lint:ignore SA2001 the lock is only waited for: who saw the cache open has asked

@@ -301,7 +301,7 @@ func TestLookupsBesideCloseDoNotPanic(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						_ = c.cached(&d)
+						_, _ = c.cached(&d)
 					}
 				}
 			})

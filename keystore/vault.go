@@ -24,7 +24,9 @@ type Vault struct {
 
 	stop sync.Once
 	quit chan struct{}
-	done chan struct{}
+	// running are the goroutines that Close ends: by quit, and by stopKnowing.
+	running     sync.WaitGroup
+	stopKnowing context.CancelFunc
 }
 
 const (
@@ -58,8 +60,13 @@ func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(pr
 		return nil, err
 	}
 	v := &Vault{Cache: cache, clock: clock, report: report,
-		mails: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
-	go v.run()
+		mails: make(chan struct{}, 1), quit: make(chan struct{})}
+	knowing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	v.stopKnowing = stop
+	if store, ok := store.(Exclusive); ok && store.Exclusive() {
+		v.running.Go(func() { v.known.run(knowing, store, report) })
+	}
+	v.running.Go(v.run)
 	return v, nil
 }
 
@@ -69,14 +76,16 @@ func (v *Vault) Now() Instant { return v.clock.Now() }
 // Close writes what is pending and closes the store. Calls that are running,
 // and later ones, answer ErrUnavailable.
 func (v *Vault) Close() error {
-	v.stop.Do(func() { close(v.quit) })
-	<-v.done
+	v.stop.Do(func() {
+		close(v.quit)
+		v.stopKnowing()
+	})
+	v.running.Wait()
 	return v.Cache.Close()
 }
 
 // run writes uses and the time until Close.
 func (v *Vault) run() {
-	defer close(v.done)
 	flush := time.NewTicker(flushInterval)
 	defer flush.Stop()
 	clock := time.NewTicker(clockInterval)

@@ -30,6 +30,8 @@ type engine interface {
 	// committed is called by the writer after each commit, once its updates
 	// were answered, with the number of statements that wrote.
 	committed(ctx context.Context, db *database, writes int) error
+	// exclusive reports whether no other process can change the open store.
+	exclusive() bool
 	// backup writes a snapshot of the whole store. It needs nothing of the
 	// store from the first byte on.
 	backup(ctx context.Context, w io.Writer) error

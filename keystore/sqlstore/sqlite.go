@@ -292,6 +292,9 @@ func (e *sqlite) words() *strings.Replacer {
 
 func (e *sqlite) dialect() goose.Dialect { return goose.DialectSQLite3 }
 
+// exclusive is what the lock is for.
+func (e *sqlite) exclusive() bool { return true }
+
 // pointRead does without the caller's context: to watch it, database/sql and
 // the driver start a goroutine each, which costs a third of a read that is over
 // in microseconds anyway.

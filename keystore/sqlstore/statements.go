@@ -33,6 +33,8 @@ const (
 	credentialDeleted
 	credentialDigests
 	accountDigests
+	digestPage
+	lastKey
 	setting
 	nextMail
 	dueMails
@@ -140,6 +142,9 @@ var texts = [statements]string{
 	credentialDigests: `SELECT digest FROM keys WHERE credential_id = $1 AND revoked_at = 0 ORDER BY seq`,
 	accountDigests: `SELECT k.digest FROM credentials c JOIN keys k ON k.credential_id = c.id
 		WHERE c.account_id = $1 AND k.revoked_at = 0`,
+	// In the order of the index that holds them, so that no record is read.
+	digestPage: `SELECT digest FROM keys WHERE digest > $1 ORDER BY digest LIMIT $2`,
+	lastKey:    `SELECT coalesce(max(seq), 0) FROM keys`,
 
 	setting: `SELECT value FROM settings WHERE name = $1`,
 
