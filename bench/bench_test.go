@@ -188,6 +188,15 @@ func newKeyring(b *testing.B, n int) (*keystore.Keyring, []string) {
 
 func newKeyringOver(b *testing.B, store keystore.Store, cacheSize int64) *keystore.Keyring {
 	b.Helper()
+	keyring, err := keystore.NewKeyring(b.Context(), openVault(b, store, cacheSize), keystore.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return keyring
+}
+
+func openVault(b *testing.B, store keystore.Store, cacheSize int64) *keystore.Vault {
+	b.Helper()
 	vault, err := keystore.OpenVault(b.Context(), store, cacheSize, func(problem string, err error) {
 		b.Errorf("%s: %v", problem, err)
 	})
@@ -195,9 +204,5 @@ func newKeyringOver(b *testing.B, store keystore.Store, cacheSize int64) *keysto
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = vault.Close() })
-	keyring, err := keystore.NewKeyring(b.Context(), vault, keystore.Config{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return keyring
+	return vault
 }

@@ -17,7 +17,11 @@ type memoryStore struct {
 	keystore.Store // nil: only what is below is asked for
 	texts          []string
 	numbers        map[keystore.Digest]int
-	lookups        atomic.Int64
+	// lookups are those of keys that exist, unknown are the others.
+	lookups, unknown atomic.Int64
+	// shared says that other processes change the store, as far as is known: there
+	// is no filter of it then.
+	shared bool
 }
 
 func newMemoryStore(n int) *memoryStore {
@@ -54,6 +58,7 @@ func (s *memoryStore) some(n int) []string {
 func (s *memoryStore) Lookup(_ context.Context, d keystore.Digest) (*keystore.Grant, error) {
 	i, ok := s.numbers[d]
 	if !ok {
+		s.unknown.Add(1)
 		return nil, keystore.ErrNotFound
 	}
 	s.lookups.Add(1)
@@ -71,6 +76,17 @@ func (s *memoryStore) View(_ context.Context, read func(keystore.Reader) error) 
 }
 
 func (s *memoryStore) Update(context.Context, func(keystore.Tx) error) error { return nil }
+
+func (s *memoryStore) Exclusive() bool { return !s.shared }
+
+func (s *memoryStore) KeysAtMost(context.Context) (int64, error) { return int64(len(s.numbers)), nil }
+
+func (s *memoryStore) EachDigest(_ context.Context, do func(keystore.Digest)) error {
+	for d := range s.numbers {
+		do(d)
+	}
+	return nil
+}
 
 func (s *memoryStore) Close() error { return nil }
 

@@ -62,6 +62,26 @@ type shard struct {
 	// recent is one of ristretto's entries, or nil. It may have been evicted a
 	// moment ago, or be void.
 	recent atomic.Pointer[Grant]
+	// word is most likely that of recent. Where there are more keys than shards,
+	// recent is mostly another key's, and cold: it is better not looked at.
+	word atomic.Uint64
+	_    uint64 // fills half a cache line
+}
+
+func (s *shard) remember(g *Grant) {
+	s.recent.Store(g)
+	s.word.Store(word(&g.Digest))
+}
+
+// remembered returns what is remembered if it is of that digest.
+func (s *shard) remembered(digest *Digest) *Grant {
+	if s.word.Load() != word(digest) {
+		return nil
+	}
+	if g := s.recent.Load(); g != nil && g.Digest.equal(digest) {
+		return g
+	}
+	return nil
 }
 
 // askingLock fills a cache line, so that neighbours do not slow each other down.
@@ -157,8 +177,8 @@ func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
 func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 	s := c.shard(digest)
 	generation := s.generation.Load()
-	g = s.recent.Load()
-	if g != nil && g.generation == generation && g.Digest.equal(digest) {
+	g = s.remembered(digest)
+	if g != nil && g.generation == generation {
 		if rand.Uint32()%askEvery == 0 {
 			c.entry(digest)
 		}
@@ -170,7 +190,7 @@ func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 		if g == nil || g.generation != generation || !g.Digest.equal(digest) {
 			return nil, false
 		}
-		s.recent.Store(g)
+		s.remember(g)
 	}
 	if c.closed.Load() {
 		return nil, false
@@ -200,10 +220,10 @@ func (c *Cache) keep(g *Grant) {
 	if c.closed.Load() {
 		return
 	}
-	recent := &c.shard(&g.Digest).recent
-	recent.Store(g)
+	s := c.shard(&g.Digest)
+	s.remember(g)
 	if !c.entries.Set(word(&g.Digest), g, g.cost()) {
-		recent.CompareAndSwap(g, nil)
+		s.recent.CompareAndSwap(g, nil)
 	}
 }
 

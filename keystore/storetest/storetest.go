@@ -56,6 +56,7 @@ func Run(t *testing.T, h Harness) {
 		{"mails, throttles and replies", mailRules},
 		{"loads", loadRules},
 		{"transactions", transactionRules},
+		{"digests", digestRules},
 		{"contexts", contextRules},
 		{"lifecycle", lifecycleRules},
 	}
