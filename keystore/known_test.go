@@ -59,6 +59,7 @@ func (s *exclusiveStore) EachDigest(ctx context.Context, do func(Digest)) error 
 	for d := range s.revoked {
 		do(d)
 	}
+	unreadable := s.unreadable
 	s.mu.Unlock()
 	if s.scanned != nil {
 		s.scanned()
@@ -66,7 +67,7 @@ func (s *exclusiveStore) EachDigest(ctx context.Context, do func(Digest)) error 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return s.unreadable
+	return unreadable
 }
 
 type emptyReader struct{ Reader }
@@ -286,7 +287,9 @@ func TestABuildThatFailsIsReportedAndTriedAgain(t *testing.T) {
 		if v.known.lacks(&d) || v.known.building.Load() != nil || len(*problems) != 1 {
 			t.Errorf("a half filter is in use, or its failure was not reported: %v", *problems)
 		}
+		store.mu.Lock()
 		store.unreadable = nil
+		store.mu.Unlock()
 		time.Sleep(rebuildAfter)
 		synctest.Wait()
 		if !v.known.lacks(&d) || len(*problems) != 1 {
