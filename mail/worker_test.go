@@ -180,9 +180,10 @@ func TestNoKeyIsMadeWhileTheServerIsDown(t *testing.T) {
 	if errorsLogged != 1 {
 		t.Errorf("%d lines at ERROR, want 1", errorsLogged)
 	}
-	if l, err = net.Listen("tcp", addr); err != nil {
-		t.Skip("another took the port")
-	}
+	until(t, "the port, which is free unless another took it for a moment", func() bool {
+		l, err = net.Listen("tcp", addr)
+		return err == nil
+	})
 	s := serveOn(t, l, nil)
 	o.want(keyIn(t, s.next(1)), keystore.OK)
 	o.done()
