@@ -181,8 +181,13 @@ type Tx interface {
 	// PutReply stores a reply, in the place of one of the same digest.
 	PutReply(*Reply) error
 
-	// Prune deletes throttles and replies that have ended at now.
+	// Prune deletes throttles and replies that have ended at now, and of a store that
+	// is shared what every node knows of its feed.
 	Prune(now Instant) error
+
+	// Announce tells the nodes of a store that is shared which grants this
+	// transaction changes, once it is committed. Any other store does nothing.
+	Announce(...Digest) (Announcement, error)
 }
 
 // Mail is a key that was asked for by e-mail and is not sent yet. It holds no

@@ -139,3 +139,7 @@ func (t *transaction) Prune(now keystore.Instant) error {
 	}
 	return t.put(op, pruneReplies, int64(now))
 }
+
+func (t *transaction) Announce(...keystore.Digest) (keystore.Announcement, error) {
+	return keystore.Announcement{}, nil
+}
