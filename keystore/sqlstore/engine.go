@@ -2,10 +2,12 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -18,10 +20,18 @@ import (
 type engine interface {
 	// words translates the column types in braces that the schema uses.
 	words() *strings.Replacer
-	// dialect is the name under which the migrations keep their versions.
-	dialect() goose.Dialect
+	// migrations is how the migrations keep their versions, and what else they need.
+	migrations() (goose.Dialect, []goose.ProviderOption, error)
 	// pointRead is the context with which the caller of ctx reads one row.
-	pointRead(ctx context.Context) context.Context
+	pointRead(ctx context.Context) (context.Context, context.CancelFunc)
+	// patience is how long a transaction waits for one answer of the database. Zero
+	// means as long as it takes.
+	patience() time.Duration
+	// view are the options of a transaction that reads one moment.
+	view() *sql.TxOptions
+	// begin begins a transaction that writes. Until it ends no other does, so that
+	// such transactions run one after the other.
+	begin(ctx context.Context, db *database) (*sql.Tx, error)
 	// classify says what an error of the driver amounts to.
 	classify(error) failure
 	// explain adds to an error of the driver what an operator can do about it,
@@ -32,6 +42,12 @@ type engine interface {
 	committed(ctx context.Context, db *database, writes int) error
 	// exclusive reports whether no other process can change the open store.
 	exclusive() bool
+	// announce tells other processes what a transaction changes.
+	announce(s *session, changed []keystore.Digest) (keystore.Announcement, error)
+	// join opens a node's connection to the feed of a store that is shared.
+	join(ctx context.Context, node string) (keystore.Membership, error)
+	// prune forgets what all other processes know.
+	prune(s *session) error
 	// backup writes a snapshot of the whole store. It needs nothing of the
 	// store from the first byte on.
 	backup(ctx context.Context, w io.Writer) error
@@ -50,6 +66,9 @@ const (
 	// refused is an error of one statement, which changed nothing and left the
 	// transaction intact.
 	refused
+	// again is an error that ended the transaction, without a trace, in favour of
+	// another one: the same can be tried again.
+	again
 	// taken is the violation of a uniqueness. It leaves the transaction intact.
 	taken
 	// orphaned is the violation of a foreign key: there is no such parent.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
@@ -25,6 +26,63 @@ type session struct {
 	fault error
 	// writes counts the statements that wrote; loads those that load, apart.
 	writes, loads int
+
+	// watch ends ctx when the database does not answer, and cancel ends it. Both
+	// are nil where the engine's patience has no end.
+	watch  *time.Timer
+	cancel context.CancelFunc
+}
+
+// errNoAnswer ends a transaction whose database does not answer.
+var errNoAnswer = errors.New("the database does not answer")
+
+// newSession prepares for a transaction under ctx. It ends with commit or rollback.
+func newSession(ctx context.Context, e engine, db *database) *session {
+	s := &session{ctx: ctx, engine: e, db: db}
+	if e.patience() > 0 {
+		ctx, cancel := context.WithCancelCause(ctx)
+		s.ctx, s.cancel = ctx, func() { cancel(nil) }
+		s.watch = time.AfterFunc(e.patience(), func() { cancel(errNoAnswer) })
+	}
+	return s
+}
+
+// await runs what asks the database for an answer.
+func (s *session) await(ask func() error) error {
+	if s.watch != nil {
+		s.watch.Reset(s.engine.patience())
+		defer s.watch.Stop()
+	}
+	return ask()
+}
+
+func (s *session) begin(begin func(context.Context) (*sql.Tx, error)) error {
+	return s.await(func() (err error) {
+		s.tx, err = begin(s.ctx)
+		return err
+	})
+}
+
+func (s *session) commit(commit func(*sql.Tx) error) error {
+	err := s.await(func() error { return commit(s.tx) })
+	s.end()
+	return err
+}
+
+// rollback can be called although nothing was begun.
+func (s *session) rollback() (err error) {
+	if s.tx != nil {
+		err = s.await(s.tx.Rollback)
+	}
+	s.end()
+	return err
+}
+
+func (s *session) end() {
+	if s.cancel != nil {
+		s.watch.Stop()
+		s.cancel()
+	}
 }
 
 func (s *session) statement(id statement) *sql.Stmt {
@@ -40,8 +98,12 @@ func (s *session) statement(id statement) *sql.Stmt {
 	return s.bound[id]
 }
 
-func (s *session) exec(id statement, args ...any) (sql.Result, error) {
-	return s.statement(id).ExecContext(s.ctx, args...)
+func (s *session) exec(id statement, args ...any) (result sql.Result, err error) {
+	err = s.await(func() (err error) {
+		result, err = s.statement(id).ExecContext(s.ctx, args...)
+		return err
+	})
+	return result, err
 }
 
 // failed turns an error of the driver into one of the contract.
@@ -56,10 +118,10 @@ func (s *session) failed(op string, err error) error {
 		return unavailable(op, err)
 	}
 	kind := s.engine.classify(err)
-	if kind == lost || kind == broken {
+	if kind == lost || kind == broken || kind == again {
 		s.fault = err
 	}
-	return kind.sentinel(op, err)
+	return kind.sentinel(op, s.engine.explain(err))
 }
 
 // reader is the Reader that a function is given for the time of its run.
@@ -95,9 +157,11 @@ func (r *reader) with(op string, do func(*session) error) error {
 
 // one reads a single row.
 func one[T any](r *reader, op string, scan func(row) (T, error), id statement, args ...any) (found T, err error) {
-	err = r.with(op, func(s *session) (err error) {
-		found, err = scan(s.statement(id).QueryRowContext(s.ctx, args...))
-		return err
+	err = r.with(op, func(s *session) error {
+		return s.await(func() (err error) {
+			found, err = scan(s.statement(id).QueryRowContext(s.ctx, args...))
+			return err
+		})
 	})
 	if err != nil {
 		var none T
@@ -109,24 +173,31 @@ func one[T any](r *reader, op string, scan func(row) (T, error), id statement, a
 // list reads all rows.
 func list[T any](r *reader, op string, scan func(row) (T, error), id statement, args ...any) (found []T, err error) {
 	err = r.with(op, func(s *session) error {
-		rows, err := s.statement(id).QueryContext(s.ctx, args...)
-		if err != nil {
+		return s.await(func() (err error) {
+			found, err = readAll(s, scan, id, args)
 			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			record, err := scan(rows)
-			if err != nil {
-				return err
-			}
-			found = append(found, record)
-		}
-		return rows.Err()
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	return found, nil
+}
+
+func readAll[T any](s *session, scan func(row) (T, error), id statement, args []any) (found []T, err error) {
+	rows, err := s.statement(id).QueryContext(s.ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		record, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, record)
+	}
+	return found, rows.Err()
 }
 
 func scanNumber(r row) (number int64, err error) {

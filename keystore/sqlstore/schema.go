@@ -160,10 +160,14 @@ func migrate(ctx context.Context, e engine, db *sql.DB) error {
 		up := &goose.GoFunc{RunTx: runAll(e.words().Replace(text))}
 		steps[i] = goose.NewGoMigration(int64(i+1), up, nil)
 	}
-	provider, err := goose.NewProvider(e.dialect(), db, nil,
+	dialect, options, err := e.migrations()
+	if err != nil {
+		return fmt.Errorf("migrate schema: %w", err)
+	}
+	provider, err := goose.NewProvider(dialect, db, nil, append(options,
 		goose.WithGoMigrations(steps...),
 		goose.WithDisableGlobalRegistry(true),
-		goose.WithLogger(goose.NopLogger()))
+		goose.WithLogger(goose.NopLogger()))...)
 	if err != nil {
 		return fmt.Errorf("migrate schema: %w", err)
 	}

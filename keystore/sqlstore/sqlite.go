@@ -17,6 +17,8 @@ import (
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
 // sqlite is the engine that keeps the store in a file.
@@ -290,7 +292,9 @@ func (e *sqlite) words() *strings.Replacer {
 		"{identity}", "INTEGER NOT NULL PRIMARY KEY")
 }
 
-func (e *sqlite) dialect() goose.Dialect { return goose.DialectSQLite3 }
+func (e *sqlite) migrations() (goose.Dialect, []goose.ProviderOption, error) {
+	return goose.DialectSQLite3, nil, nil
+}
 
 // exclusive is what the lock is for.
 func (e *sqlite) exclusive() bool { return true }
@@ -298,7 +302,30 @@ func (e *sqlite) exclusive() bool { return true }
 // pointRead does without the caller's context: to watch it, database/sql and
 // the driver start a goroutine each, which costs a third of a read that is over
 // in microseconds anyway.
-func (e *sqlite) pointRead(context.Context) context.Context { return context.Background() }
+func (e *sqlite) pointRead(context.Context) (context.Context, context.CancelFunc) {
+	return context.Background(), func() {}
+}
+
+// patience has no end: a file answers or fails.
+func (e *sqlite) patience() time.Duration { return 0 }
+
+func (e *sqlite) view() *sql.TxOptions { return &sql.TxOptions{ReadOnly: true} }
+
+// begin takes SQLite's lock for the one connection that writes.
+func (e *sqlite) begin(ctx context.Context, db *database) (*sql.Tx, error) {
+	return db.BeginTx(ctx, nil)
+}
+
+// There is nobody to tell anything.
+func (e *sqlite) announce(*session, []keystore.Digest) (keystore.Announcement, error) {
+	return keystore.Announcement{}, nil
+}
+
+func (e *sqlite) prune(*session) error { return nil }
+
+func (e *sqlite) join(context.Context, string) (keystore.Membership, error) {
+	return nil, unavailable("join", errors.New("a file has no cluster"))
+}
 
 // code is SQLite's extended result code, 0 if err is not SQLite's.
 func code(err error) int {

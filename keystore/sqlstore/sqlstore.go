@@ -1,5 +1,6 @@
 // Package sqlstore is a keystore.Store in SQL: one schema and one set of
-// statements for every engine. [OpenSQLite] keeps the store in a file.
+// statements for every engine. [OpenSQLite] keeps the store in a file,
+// [OpenPostgres] in a database that several processes share.
 //
 // Reads run on connections of their own and see the last commit. Updates run
 // one at a time, several to a commit: see the writer. A function that was
@@ -18,7 +19,7 @@ import (
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
-var _ keystore.Store = (*Store)(nil)
+var _ keystore.Shared = (*Store)(nil)
 
 // Store is a keystore.Store over an SQL database.
 type Store struct {
@@ -69,8 +70,9 @@ func (s *Store) Lookup(ctx context.Context, digest keystore.Digest) (*keystore.G
 	}
 	defer func() { <-s.slots }()
 
-	ctx = s.engine.pointRead(ctx)
-	grant, err := scanGrant(s.lookups.prepared[lookup].QueryRowContext(ctx, digest[:]), digest)
+	reading, cancel := s.engine.pointRead(ctx)
+	defer cancel()
+	grant, err := scanGrant(s.lookups.prepared[lookup].QueryRowContext(reading, digest[:]), digest)
 	switch {
 	case err == nil:
 		return grant, nil
@@ -92,17 +94,18 @@ func (s *Store) View(ctx context.Context, read func(keystore.Reader) error) erro
 	ctx, stop := s.whileOpen(ctx)
 	defer stop()
 
-	tx, err := s.views.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		if ctx.Err() != nil {
-			return ended(ctx, op)
-		}
-		return unavailable(op, err)
-	}
+	session := newSession(ctx, s.engine, s.views)
 	// There is nothing to commit, and nothing to learn from the rollback of a
 	// transaction that has only read.
-	defer func() { _ = tx.Rollback() }()
-	r := &reader{session: &session{ctx: ctx, engine: s.engine, db: s.views, tx: tx}}
+	defer func() { _ = session.rollback() }()
+	err := session.begin(func(ctx context.Context) (*sql.Tx, error) { return s.views.BeginTx(ctx, s.engine.view()) })
+	if err != nil {
+		if session.ctx.Err() != nil {
+			return ended(session.ctx, op)
+		}
+		return unavailable(op, s.engine.explain(err))
+	}
+	r := &reader{session: session}
 	defer r.end()
 	return read(r)
 }
@@ -116,6 +119,15 @@ func (s *Store) Update(ctx context.Context, change func(keystore.Tx) error) erro
 	}
 	defer s.gate.leave()
 	return s.writer.update(ctx, change)
+}
+
+// Join implements keystore.Shared, for a store that is not exclusive.
+func (s *Store) Join(ctx context.Context, node string) (keystore.Membership, error) {
+	if !s.gate.enter() {
+		return nil, unavailable("join", errClosed)
+	}
+	defer s.gate.leave()
+	return s.engine.join(ctx, node)
 }
 
 // Backup implements keystore.Store. The snapshot is that of the moment at
@@ -181,8 +193,8 @@ func (s *Store) whileOpen(ctx context.Context) (context.Context, func()) {
 
 // ended is the answer to a read whose context has ended.
 func ended(ctx context.Context, op string) error {
-	if errors.Is(context.Cause(ctx), errClosed) {
-		return unavailable(op, errClosed)
+	if cause := context.Cause(ctx); cause == errClosed || cause == errNoAnswer {
+		return unavailable(op, cause)
 	}
 	return unavailable(op, ctx.Err())
 }

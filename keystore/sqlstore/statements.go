@@ -200,7 +200,7 @@ var texts = [statements]string{
 	loadAccount: `INSERT INTO accounts (id, email, email_key, active, roles, first_name, last_name,
 			company, phone, address, siren, attributes, created_at, updated_at, deleted_at, number)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-			CASE WHEN $16 = 0 THEN (SELECT coalesce(max(number), 0) + 1 FROM accounts) ELSE $16 END)
+			CASE WHEN CAST($16 AS BIGINT) = 0 THEN (SELECT coalesce(max(number), 0) + 1 FROM accounts) ELSE CAST($16 AS BIGINT) END)
 		ON CONFLICT DO NOTHING`,
 	loadCredential: `INSERT INTO credentials (id, account_id, package, roles, active, description,
 			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)

@@ -137,9 +137,16 @@ func (t *transaction) Prune(now keystore.Instant) error {
 	if err := t.put(op, pruneThrottles, int64(now)); err != nil {
 		return err
 	}
-	return t.put(op, pruneReplies, int64(now))
+	if err := t.put(op, pruneReplies, int64(now)); err != nil {
+		return err
+	}
+	return t.with(op, func(s *session) error { return s.engine.prune(s) })
 }
 
-func (t *transaction) Announce(...keystore.Digest) (keystore.Announcement, error) {
-	return keystore.Announcement{}, nil
+func (t *transaction) Announce(changed ...keystore.Digest) (a keystore.Announcement, err error) {
+	err = t.with("announce", func(s *session) (err error) {
+		a, err = s.engine.announce(s, changed)
+		return err
+	})
+	return a, err
 }

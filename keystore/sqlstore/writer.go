@@ -12,18 +12,26 @@ import (
 
 // The writer commits in groups. A durable commit costs a sync of the disk,
 // hundreds of microseconds, whatever it holds; so one goroutine takes the
-// updates that are waiting, runs each in a savepoint of one transaction,
-// commits, and answers them all. It never waits for more: while it syncs, the
-// next group gathers by itself.
+// updates that are waiting, runs them in one transaction, commits, and answers
+// them all. It never waits for more: while it syncs, the next group gathers by
+// itself.
+//
+// Most updates succeed, so a group is first run as it is. If one of it fails, the
+// transaction is rolled back and the group is run again, with each update apart in
+// a savepoint of its own, so that only the one that failed changes nothing.
 //
 // An update's function runs in its caller's goroutine, to which the writer
 // lends the transaction. A panic or a runtime.Goexit in it therefore goes where
-// it belongs by itself; the writer only sees that the function did not return,
-// and rolls its savepoint back.
+// it belongs by itself; the writer only sees that the function did not return.
 
-// maxGroup bounds a group, and so the time for which the first update in it
-// waits for the last.
-const maxGroup = 256
+const (
+	// maxGroup bounds a group, and so the time for which the first update in it
+	// waits for the last.
+	maxGroup = 256
+	// tries is how often a group is run that the database gives up in favour of
+	// other transactions.
+	tries = 5
+)
 
 // errNotReturned stands for the error of a function that did not return.
 var errNotReturned = errors.New("update did not return")
@@ -52,11 +60,13 @@ const (
 type update struct {
 	state atomic.Int32
 	// turn lends the transaction to the caller, ran gives it back with the
-	// function's error, and answer is what Update returns. Each is used once,
-	// and buffered, so that neither side waits to send.
+	// function's error, and answer is what Update returns. Each is used once in a
+	// run of the group, and buffered, so that neither side waits to send.
 	turn   chan *transaction
 	ran    chan error
 	answer chan error
+	// gone says that the function did not return, and can't be run again.
+	gone bool
 }
 
 func newWriter(e engine, db *database) *writer {
@@ -87,7 +97,7 @@ func (w *writer) update(ctx context.Context, change func(keystore.Tx) error) err
 		select {
 		case tx := <-u.turn:
 			u.run(tx, change)
-			return <-u.answer
+			done = nil // the answer is the outcome
 		case err := <-u.answer:
 			return err
 		case <-done:
@@ -165,24 +175,37 @@ func (w *writer) gather(first *update) []*update {
 // updates that were not begun because the transaction was lost before their
 // turn, and the number of statements that wrote.
 func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*update, writes int) {
-	if w.broken.Load() != nil {
-		for _, u := range group {
-			u.refuse(w.fault())
-		}
+	if err := w.fault(); err != nil {
+		refuseAll(group, err)
 		return nil, 0
 	}
-	tx, err := w.db.BeginTx(ctx, nil)
-	if err != nil {
-		w.note(err)
-		for _, u := range group {
-			u.refuse(unavailable("begin transaction", w.engine.explain(err)))
+	for try, apart := 1, false; ; try++ {
+		s := newSession(ctx, w.engine, w.db)
+		if err := s.begin(w.begin); err != nil {
+			_ = s.rollback() // Nothing was begun.
+			w.note(err)
+			refuseAll(group, unavailable("begin transaction", w.engine.explain(err)))
+			return nil, 0
 		}
-		return nil, 0
+		outcomes, rest := runGroup(s, group, apart)
+		switch {
+		case !apart && w.oneFailed(s, outcomes, len(group)):
+			apart = true
+			_ = s.rollback() // So that it can be run again; its error is found again.
+		case !w.settle(s, outcomes, try < tries):
+			// It is run again.
+		default:
+			return rest, s.writes + s.loads/loadsPerWrite
+		}
 	}
-	s := &session{ctx: ctx, engine: w.engine, db: w.db, tx: tx}
-	outcomes, rest := runGroup(s, group)
-	w.settle(s, outcomes)
-	return rest, s.writes + s.loads/loadsPerWrite
+}
+
+// begin begins the transaction of a group.
+func (w *writer) begin(ctx context.Context) (*sql.Tx, error) { return w.engine.begin(ctx, w.db) }
+
+// oneFailed reports whether the updates of a group have to be told apart.
+func (w *writer) oneFailed(s *session, outcomes []outcome, group int) bool {
+	return s.fault == nil && group > 1 && len(outcomes) > 0 && outcomes[len(outcomes)-1].err != nil
 }
 
 // loadsPerWrite is how many statements of a bulk load count as one that writes:
@@ -190,11 +213,18 @@ func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*upda
 // most pages twice.
 const loadsPerWrite = 16
 
-// refuse answers an update that is not begun.
-func (u *update) refuse(err error) {
-	if u.state.CompareAndSwap(waiting, begun) {
-		u.answer <- err
+// refuseAll answers the updates of a group that is not begun.
+func refuseAll(group []*update, err error) {
+	for _, u := range group {
+		if u.begin() {
+			u.answer <- err
+		}
 	}
+}
+
+// begin reports whether the update's caller waits for its outcome.
+func (u *update) begin() bool {
+	return u.state.Load() == begun || u.state.CompareAndSwap(waiting, begun)
 }
 
 // outcome is what an update's function returned.
@@ -203,35 +233,42 @@ type outcome struct {
 	err    error
 }
 
-// runGroup gives each update its turn, in order, until the transaction is lost.
-func runGroup(s *session, group []*update) (outcomes []outcome, rest []*update) {
+// runGroup gives each update its turn, in order, until the transaction is lost, or
+// until one fails that is not apart from the others.
+func runGroup(s *session, group []*update, apart bool) (outcomes []outcome, rest []*update) {
 	for i, u := range group {
-		if !u.state.CompareAndSwap(waiting, begun) {
+		if !u.begin() {
 			continue
 		}
-		outcomes = append(outcomes, outcome{u, u.runIn(s)})
-		if s.fault != nil {
+		err := u.runIn(s, apart)
+		outcomes = append(outcomes, outcome{u, err})
+		if s.fault != nil || err != nil && !apart {
 			return outcomes, group[i+1:]
 		}
 	}
 	return outcomes, nil
 }
 
-// runIn gives u its turn in a savepoint of its own, which is rolled back if
-// its function fails.
-func (u *update) runIn(s *session) error {
+// runIn gives u its turn. Apart from others it has a savepoint of its own, which
+// is rolled back if its function fails.
+func (u *update) runIn(s *session, apart bool) error {
+	if u.gone {
+		return errNotReturned
+	}
 	// Once begun, the caller waits for its turn: it gets one even if the
 	// savepoint failed, with a session that answers every call with the fault.
-	s.control(savepoint)
+	if apart {
+		s.control(savepoint)
+	}
 	u.turn <- &transaction{reader: reader{session: s}}
 	err := <-u.ran
-	if s.fault != nil {
-		return err
-	}
-	if err != nil {
+	u.gone = err == errNotReturned
+	if apart && err != nil {
 		s.control(rollbackTo)
 	}
-	s.control(release)
+	if apart {
+		s.control(release)
+	}
 	return err
 }
 
@@ -247,13 +284,21 @@ func (s *session) control(id statement) {
 
 // settle commits the group and answers it. An update that failed is answered
 // after the commit too: what its function saw, and judged, are writes of this
-// group.
-func (w *writer) settle(s *session, outcomes []outcome) {
+// group. It reports whether the group is settled, and not to be run again.
+func (w *writer) settle(s *session, outcomes []outcome, mayRetry bool) bool {
 	err := s.fault
-	if err != nil {
-		_ = s.tx.Rollback() // The fault is the answer.
-	} else if err = w.commit(s.tx); err == nil {
-		w.commits.Add(1)
+	switch {
+	case err != nil:
+		_ = s.rollback() // The fault is the answer.
+	case len(outcomes) == 1 && outcomes[0].err != nil:
+		_ = s.rollback() // Nothing is to be committed.
+	default:
+		if err = s.commit(w.commit); err == nil {
+			w.commits.Add(1)
+		}
+	}
+	if err != nil && mayRetry && w.engine.classify(err) == again {
+		return false
 	}
 	w.note(err)
 	for _, o := range outcomes {
@@ -264,6 +309,7 @@ func (w *writer) settle(s *session, outcomes []outcome) {
 			o.update.answer <- o.err
 		}
 	}
+	return true
 }
 
 // note stops all writes after an I/O error or corruption. The sync of a commit
