@@ -80,7 +80,8 @@ type NodeState struct {
 	NodeReport
 }
 
-// Epoch numbers the changes of a shared store: 1 is the first, 0 is before all.
+// Epoch numbers the changes of a shared store, upwards from 1, which is that of a new
+// store.
 type Epoch int64
 
 // Announcement is what a transaction has to be waited for.

@@ -30,6 +30,7 @@ var migrations = []string{
 	firstSchema,
 	mailSchema,
 	replySchema,
+	clusterSchema,
 }
 
 // schemaVersion is the version that this program reads and writes.
@@ -151,6 +152,33 @@ CREATE TABLE replies (
 
 -- What can be pruned.
 CREATE INDEX replies_by_expires_at ON replies (expires_at);
+`
+
+// clusterSchema is for processes that share a store. In a store that is not shared
+// its tables stay empty.
+const clusterSchema = `
+CREATE TABLE epochs (
+	-- One row: how many changes the feed has told. Whoever writes anything locks it first.
+	id    {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+	epoch {integer} NOT NULL
+);
+
+INSERT INTO epochs (id, epoch) VALUES (1, 1);
+
+CREATE TABLE changes (
+	-- The feed: whose grants changed. Pruned once every node has confirmed an epoch.
+	epoch  {integer} NOT NULL,
+	digest {bytes}   NOT NULL,
+	PRIMARY KEY (epoch, digest)
+);
+
+CREATE TABLE nodes (
+	-- The processes that share the store.
+	id        TEXT      NOT NULL PRIMARY KEY,
+	beat      {integer} NOT NULL,              -- counts up with each sign of life
+	confirmed {integer} NOT NULL,              -- the epoch up to which the node acts by the feed
+	bound     {integer} NOT NULL               -- milliseconds for which it trusts its memory at most
+);
 `
 
 // migrate brings the database to schemaVersion.
