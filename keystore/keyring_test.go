@@ -41,7 +41,7 @@ func openVault(t *testing.T, path string, cacheSize int64) *keystore.Vault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault, err := keystore.OpenVault(t.Context(), store, cacheSize, func(problem string, err error) {
+	vault, err := keystore.OpenVault(t.Context(), twice{store}, cacheSize, func(problem string, err error) {
 		t.Errorf("in the background: %s: %v", problem, err)
 	})
 	if err != nil {
@@ -53,6 +53,25 @@ func openVault(t *testing.T, path string, cacheSize int64) *keystore.Vault {
 		}
 	})
 	return vault
+}
+
+// twice runs each update that succeeds two times, as a store may that has to give a
+// transaction up: every rule is tested for making the same of it.
+type twice struct{ *sqlstore.Store }
+
+var errOnceMore = errors.New("given up by the test")
+
+func (s twice) Update(ctx context.Context, change func(keystore.Tx) error) error {
+	err := s.Store.Update(ctx, func(tx keystore.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		return errOnceMore
+	})
+	if !errors.Is(err, errOnceMore) {
+		return err
+	}
+	return s.Store.Update(ctx, change)
 }
 
 func (r *ring) account(a keystore.Account) *keystore.Account {
