@@ -133,10 +133,10 @@ func TestAStoreThatCantBeOpenedIsUnavailable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, path := app.opened.Swap(nil), app.path
-	app.path = damaged
+	old, path := app.opened.Swap(nil), app.place
+	app.place = place{engineSQLite, damaged}
 	defer func() {
-		app.path = path
+		app.place = path
 		app.opened.Store(old)
 	}()
 	for _, target := range []string{"/api_keys/accounts", "/api_keys/backup"} {

@@ -29,6 +29,10 @@ func init() {
 //
 //	api_keys {
 //	    store sqlite [<path>]
+//	    store postgres <dsn> {
+//	        lease <duration>
+//	        stale_if_unavailable <duration>
+//	    }
 //	    cache_size <bytes>
 //	    key_prefix <prefix>
 //	    pepper <secret>
@@ -68,7 +72,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 
 func (app *App) options() []options.Option {
 	return []options.Option{
-		{Name: "store", Read: app.parseStore},
+		{Name: "store", Read: app.Store.parse},
 		{Name: "cache_size", Read: app.parseCacheSize},
 		{Name: "key_prefix", Read: app.parseKeyPrefix},
 		{Name: "pepper", Read: options.Text("<secret>", &app.Pepper)},
@@ -76,21 +80,6 @@ func (app *App) options() []options.Option {
 		{Name: "package", Read: app.parsePackage, Repeatable: true},
 		{Name: "mail", Read: app.parseMail},
 	}
-}
-
-func (app *App) parseStore(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	switch {
-	case len(args) == 0 || len(args) > 2:
-		return d.Errf("store: got %d arguments; use: store sqlite [<path>]", len(args))
-	case args[0] != "sqlite":
-		return d.Errf("store %q: this version stores in sqlite only; use: store sqlite [<path>]", args[0])
-	}
-	app.Store.Engine = args[0]
-	if len(args) == 2 {
-		app.Store.Path = args[1]
-	}
-	return nil
 }
 
 func (app *App) parseCacheSize(d *caddyfile.Dispenser) error {

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,8 +43,8 @@ const appName = "api_keys"
 // cache before it, and what new keys look like. It is optional: without it, the
 // defaults apply.
 //
-// The store stays open across configuration reloads as long as its path stays
-// the same.
+// The store stays open across configuration reloads as long as its path, or its
+// connection string, stays the same.
 type App struct {
 	// Where accounts, credentials and keys are stored.
 	Store StoreConfig `json:"store,omitzero"`
@@ -79,23 +78,13 @@ type App struct {
 	logger *zap.Logger
 	events *caddyevents.App
 	config keystore.Config
-	path   string
+	place  place
 	sender *mail.Sender
 	mailer *mail.Worker
 
 	opening sync.Mutex
 	opened  atomic.Pointer[opened]
 	cleaned bool
-}
-
-// StoreConfig says where keys are stored.
-type StoreConfig struct {
-	// The kind of store. Default, and the only one in this version: sqlite.
-	Engine string `json:"engine,omitempty"`
-
-	// The path of the SQLite file; it and its directory are made if they do not
-	// exist. Default: api_keys/keys.db in Caddy's data directory.
-	Path string `json:"path,omitempty"`
 }
 
 // Package is a declared kind of credential: what its keys look like, and what a
@@ -144,7 +133,7 @@ func (app *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	app.events = events.(*caddyevents.App)
-	if err := app.resolveStore(); err != nil {
+	if app.place, err = app.Store.resolve(); err != nil {
 		return err
 	}
 	if err := app.resolveConfig(); err != nil {
@@ -155,24 +144,6 @@ func (app *App) Provision(ctx caddy.Context) error {
 	}
 	return registerMetrics(ctx.GetMetricsRegistry())
 }
-
-func (app *App) resolveStore() error {
-	if app.Store.Engine != "" && app.Store.Engine != "sqlite" {
-		return fmt.Errorf("store %q: use sqlite [<path>]", app.Store.Engine)
-	}
-	path, err := resolve("store sqlite", app.Store.Path)
-	if err != nil {
-		return err
-	}
-	if path == "" {
-		path = defaultStorePath()
-	}
-	app.path, err = filepath.Abs(path)
-	return err
-}
-
-// defaultStorePath is where the store is if the configuration does not say.
-func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "api_keys", "keys.db") }
 
 func (app *App) resolveConfig() error {
 	if app.CacheSize == 0 {
@@ -259,7 +230,7 @@ func (app *App) Cleanup() error {
 	if app.opened.Load() == nil {
 		return nil
 	}
-	_, err := vaults.Delete(app.path)
+	_, err := vaults.Delete(app.place)
 	return err
 }
 
@@ -306,14 +277,14 @@ func (app *App) open(ctx context.Context) (*opened, error) {
 		return nil, err
 	}
 	config.MasterKey = master
-	vault, err := acquireVault(app.path, app.CacheSize)
+	vault, err := app.acquireVault()
 	if err != nil {
 		return nil, err
 	}
 	keyring, err := keystore.NewKeyring(context.WithoutCancel(ctx), vault, config)
 	if err != nil {
-		_, _ = vaults.Delete(app.path)
-		return nil, fmt.Errorf("store %s: %w", app.path, err)
+		_, _ = vaults.Delete(app.place)
+		return nil, fmt.Errorf("store %v: %w", app.place, err)
 	}
 	o := &opened{vault, keyring}
 	app.opened.Store(o)

@@ -12,10 +12,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
-	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 )
 
-// vaults are the open stores of the process by their absolute path, so that
+// vaults are the open stores of the process by their place, so that
 // configurations that overlap in a reload share the store, its cache and what
 // makes revocation certain.
 var vaults = caddy.NewUsagePool()
@@ -26,19 +25,19 @@ type pooledVault struct{ *keystore.Vault }
 // Destruct closes the vault.
 func (v pooledVault) Destruct() error { return v.Close() }
 
-// acquireVault opens the store at path, or joins those who have it open. Whoever
-// acquires it releases it once with vaults.Delete(path).
-func acquireVault(path string, cacheSize int64) (*keystore.Vault, error) {
-	v, loaded, err := vaults.LoadOrNew(path, func() (caddy.Destructor, error) {
+// acquireVault opens the app's store, or joins those who have it open. Whoever
+// acquires it releases it once with vaults.Delete(app.place).
+func (app *App) acquireVault() (*keystore.Vault, error) {
+	v, loaded, err := vaults.LoadOrNew(app.place, func() (caddy.Destructor, error) {
 		ctx := context.Background()
-		store, err := sqlstore.OpenSQLite(ctx, path)
+		store, err := app.place.open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		vault, err := keystore.OpenVault(ctx, store, cacheSize, reportVault)
+		vault, err := keystore.OpenVault(ctx, store, app.CacheSize, reportVault)
 		if err != nil {
 			_ = store.Close()
-			return nil, fmt.Errorf("store %s: %w", path, err)
+			return nil, fmt.Errorf("store %v: %w", app.place, err)
 		}
 		return pooledVault{vault}, nil
 	})
@@ -47,7 +46,7 @@ func acquireVault(path string, cacheSize int64) (*keystore.Vault, error) {
 	}
 	vault := v.(pooledVault).Vault
 	if loaded {
-		vault.Resize(cacheSize)
+		vault.Resize(app.CacheSize)
 	}
 	return vault, nil
 }
