@@ -13,8 +13,14 @@ import (
 // A key in the cache costs no allocation.
 func (kr *Keyring) Verify(ctx context.Context, text string) (*Grant, Verdict, error) {
 	g, v, err := kr.find(ctx, text)
-	if v == OK {
-		v = g.verdictAt(kr.Now())
+	if v != OK {
+		return g, v, err
+	}
+	v = g.verdictAt(kr.Now())
+	if !kr.vault.vouched(g) {
+		if g, v, err = kr.prove(ctx, g); v == OK {
+			v = g.verdictAt(kr.Now())
+		}
 	}
 	return g, v, err
 }
@@ -24,7 +30,10 @@ func (kr *Keyring) find(ctx context.Context, text string) (*Grant, Verdict, erro
 	if !plausible(text) {
 		return nil, InvalidKey, nil
 	}
-	g, err := kr.lookup(ctx, canonical(text))
+	return found(kr.lookup(ctx, canonical(text)))
+}
+
+func found(g *Grant, err error) (*Grant, Verdict, error) {
 	switch {
 	case err == nil:
 		return g, OK, nil
@@ -40,7 +49,7 @@ func (kr *Keyring) find(ctx context.Context, text string) (*Grant, Verdict, erro
 func (kr *Keyring) lookup(ctx context.Context, text string) (*Grant, error) {
 	digest := kr.hasher.digest(text)
 	if !kr.hasher.peppered() {
-		return kr.vault.Lookup(ctx, digest)
+		return kr.vault.recall(ctx, digest)
 	}
 	plain := plainDigest(text)
 	for _, d := range [...]*Digest{&digest, &plain} {
@@ -49,7 +58,7 @@ func (kr *Keyring) lookup(ctx context.Context, text string) (*Grant, error) {
 		}
 	}
 	for _, d := range [...]*Digest{&digest, &plain} {
-		g, err := kr.vault.Lookup(ctx, *d)
+		g, err := kr.vault.recall(ctx, *d)
 		if isNotFound(err) || (err == nil && g.DigestKind != kindOf(d == &plain)) {
 			continue
 		}
@@ -98,28 +107,48 @@ func (kr *Keyring) judge(ctx context.Context, text string, r *Request) (*Grant, 
 	if v != OK {
 		return g, v, 0, err
 	}
+	v, now := kr.worth(g, r)
+	if !kr.vault.vouched(g) {
+		if g, v, err = kr.prove(ctx, g); v == OK {
+			v, now = kr.worth(g, r)
+		}
+	}
+	return g, v, now, err
+}
+
+// worth judges a grant, and returns the time at which it did.
+func (kr *Keyring) worth(g *Grant, r *Request) (Verdict, Instant) {
 	now := kr.Now()
-	if v = g.verdictAt(now); v == OK {
+	v := g.verdictAt(now)
+	if v == OK {
 		v = g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
 	}
-	return g, v, now, nil
+	return v, now
+}
+
+// prove has the store itself say what memory is not vouched for, with OK.
+func (kr *Keyring) prove(ctx context.Context, g *Grant) (*Grant, Verdict, error) {
+	return found(kr.vault.prove(ctx, g.Digest))
 }
 
 // Recheck judges a grant again, for a request that lasts. It returns the grant
 // to recheck next time. While the store can't answer, the last verdict stands
-// as far as the clock allows; once it is closed, nothing is learned any more of
-// a revocation, and none stands.
+// as far as the clock allows, unless the store is shared and others may have
+// changed it; once it is closed, nothing is learned any more of a revocation, and
+// none stands.
 func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Verdict) {
 	if kr.vault.closed.Load() {
 		return g, StoreUnavailable
 	}
-	if !kr.vault.Current(g) {
+	if !kr.vault.vouches(g) {
 		fresh, err := kr.vault.Lookup(ctx, g.Digest)
 		switch {
 		case err == nil:
 			g = fresh
 		case isNotFound(err):
 			return g, InvalidKey
+		case kr.vault.node != nil:
+			return g, StoreUnavailable
 		}
 	}
 	if v := g.verdictAt(kr.Now()); v != OK {

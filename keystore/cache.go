@@ -49,6 +49,8 @@ type Cache struct {
 	shards  [shards]shard
 	fills   singleflight.Group
 	misses  atomic.Uint64
+	// node is nil unless the store is shared.
+	node *node
 
 	// asking keeps ristretto open while it is asked: its Get and Set panic beside
 	// its Close. The locks are many, so that requests do not share one.
@@ -162,6 +164,16 @@ func (c *Cache) Misses() uint64 { return c.misses.Load() }
 // Lookup returns the grant of a digest as the store holds it now. The errors
 // are those of [Store].
 func (c *Cache) Lookup(ctx context.Context, digest Digest) (*Grant, error) {
+	g, err := c.recall(ctx, digest)
+	if err == nil && c.node != nil && !c.vouches(g) {
+		return c.prove(ctx, digest)
+	}
+	return g, err
+}
+
+// recall is Lookup of a store that is not shared. Else the grant is as the store holds
+// it now if the cache vouches for it afterwards.
+func (c *Cache) recall(ctx context.Context, digest Digest) (*Grant, error) {
 	g, absent := c.cached(&digest)
 	switch {
 	case g != nil:
@@ -246,9 +258,12 @@ func (c *Cache) fill(ctx context.Context, digest Digest) (*Grant, error) {
 // sharedRead joins or starts the read of one digest at one generation. A caller
 // that goes away leaves the read to the others.
 func (c *Cache) sharedRead(ctx context.Context, digest Digest, generation uint64) (*Grant, error) {
-	flight := string(digest[:]) + strconv.FormatUint(generation, 36)
+	flight, timeout := string(digest[:])+strconv.FormatUint(generation, 36), fillTimeout
+	if c.node != nil {
+		flight, timeout = flight+c.node.period(), c.node.proofTimeout()
+	}
 	result := c.fills.DoChan(flight, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
 		return c.read(ctx, digest, generation)
 	})
@@ -275,8 +290,25 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 }
 
 // Update runs change in a transaction of the store, and makes every cached
-// grant that it touches void before it returns. See [Store] for the rest.
+// grant that it touches void before it returns. On a store that is shared it returns
+// when the change holds on every node, unless the context is of [WithEffect], or ends.
+// See [Store] for the rest.
 func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
+	var announced Announcement
+	err := c.update(ctx, func(tx *watchedTx) (err error) {
+		if err = change(tx); err == nil && c.node != nil {
+			announced, err = tx.announce()
+		}
+		return err
+	})
+	if err == nil && c.node != nil {
+		c.node.await(ctx, announced)
+	}
+	return err
+}
+
+// update is Update on this node.
+func (c *Cache) update(ctx context.Context, change func(*watchedTx) error) error {
 	var touched []Digest
 	defer func() {
 		for i := range touched {
@@ -284,7 +316,7 @@ func (c *Cache) Update(ctx context.Context, change func(Tx) error) error {
 		}
 	}()
 	return c.store.Update(ctx, func(tx Tx) error {
-		return change(&watchedTx{tx, func(digests ...Digest) {
+		return change(&watchedTx{Tx: tx, touches: func(digests ...Digest) {
 			for i := range digests {
 				c.shard(&digests[i]).generation.Add(1)
 			}
@@ -338,44 +370,4 @@ func (g *Grant) cost() int64 {
 		n += int(unsafe.Sizeof(r)) + len(r)
 	}
 	return int64(n + len(g.AllowedIPs)*int(unsafe.Sizeof(g.AllowedIPs)))
-}
-
-// watchedTx is a transaction that tells the digest of every grant it touches,
-// before it does, so that no rule can forget to. A transaction that runs more than
-// once tells more than it must, which costs a read of the store and nothing else.
-type watchedTx struct {
-	Tx
-	touches func(...Digest)
-}
-
-func (tx *watchedTx) CreateKey(k *Key) error {
-	tx.touches(k.Digest)
-	return tx.Tx.CreateKey(k)
-}
-
-func (tx *watchedTx) LoadKey(k *Key) (*Key, error) {
-	tx.touches(k.Digest)
-	return tx.Tx.LoadKey(k)
-}
-
-func (tx *watchedTx) UpdateKey(k *Key) error {
-	tx.touches(k.Digest)
-	return tx.Tx.UpdateKey(k)
-}
-
-func (tx *watchedTx) UpdateCredential(c *Credential) error {
-	return tx.touch(tx.CredentialDigests, c.ID, func() error { return tx.Tx.UpdateCredential(c) })
-}
-
-func (tx *watchedTx) UpdateAccount(a *Account) error {
-	return tx.touch(tx.AccountDigests, a.ID, func() error { return tx.Tx.UpdateAccount(a) })
-}
-
-func (tx *watchedTx) touch(digests func(string) ([]Digest, error), id string, write func() error) error {
-	ds, err := digests(id)
-	if err != nil {
-		return err
-	}
-	tx.touches(ds...)
-	return write()
 }

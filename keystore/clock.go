@@ -26,3 +26,15 @@ func NewClock(floor Instant) (*Clock, time.Duration) {
 
 // Now is the current instant.
 func (c *Clock) Now() Instant { return c.start.Add(time.Since(c.origin)) }
+
+// agreeing is by how much the clocks of machines differ that are set right.
+const agreeing = time.Second
+
+// tolerated is by how much the wall clock may be behind the time that the store has
+// seen, which may be another machine's.
+func tolerated(store Store) time.Duration {
+	if _, ok := shared(store); ok {
+		return agreeing
+	}
+	return 0
+}

@@ -78,6 +78,8 @@ func (tx scriptedTx) Prune(Instant) error { return nil }
 
 func (tx scriptedTx) SetSetting(string, []byte) error { return nil }
 
+func (tx scriptedTx) Setting(string) ([]byte, error) { return nil, nil }
+
 // openKnown opens a vault over a store, whose background work has come to rest.
 func openKnown(t *testing.T, store Store) (v *Vault, problems *[]error) {
 	t.Helper()

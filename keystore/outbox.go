@@ -23,6 +23,8 @@ import (
 //   - [Keyring.EndMail] says what came of it. Only that a newer mail was sent
 //     ends the unused keys of earlier ones, so the mail that arrives last never
 //     holds a dead key.
+//
+// Neither waits for other nodes: nobody was promised that those keys have ended.
 
 // ErrOutboxFull means that too many mails wait. Nothing was changed.
 var ErrOutboxFull = errors.New("outbox full")
@@ -204,7 +206,7 @@ func (kr *Keyring) tryBeginMail(ctx context.Context, lease time.Duration) (*Mail
 
 	var out *MailAttempt
 	var created bool
-	err = kr.vault.Update(ctx, func(tx Tx) (err error) {
+	err = kr.vault.Update(unawaited(ctx), func(tx Tx) (err error) {
 		out, created = nil, false
 		m, a, err := kr.nextToSomebody(tx, packageName, now)
 		if isDropped(err) {
@@ -303,7 +305,7 @@ const (
 // or is dropped, which is reported, if its lifetime has ended by then.
 func (kr *Keyring) EndMail(ctx context.Context, m *MailAttempt, outcome MailOutcome, retryAt Instant) (dropped bool, err error) {
 	var revoked []*Key
-	err = kr.vault.Update(ctx, func(tx Tx) error {
+	err = kr.vault.Update(unawaited(ctx), func(tx Tx) error {
 		revoked, dropped = nil, false
 		now := kr.Now()
 		live, err := liveKeys(tx, m.Credential.ID, now)

@@ -263,7 +263,8 @@ func (kr *Keyring) takeIntoUse(ctx context.Context, g *Grant) error {
 	var siblings []Digest
 	// Also where another request was first: its caller may not have come to it.
 	defer func() { kr.vault.Invalidate(siblings...) }()
-	err := kr.vault.Update(ctx, func(tx Tx) (err error) {
+	// On other nodes it holds within their lease: the request does not wait for them.
+	err := kr.vault.Update(unawaited(ctx), func(tx Tx) (err error) {
 		stopped = false
 		now := kr.Now()
 		k, err := tx.Key(g.KeyID)
@@ -389,7 +390,11 @@ func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, ed
 			}
 			status, _, err = readKey(tx, id, now)
 		}
-		if err != nil && !errors.Is(err, errUnchanged) {
+		if errors.Is(err, errUnchanged) {
+			// Whoever made the change before may still be waiting for other nodes.
+			_, err = tx.Announce(status.Digest)
+		}
+		if err != nil {
 			return err
 		}
 		return runAlso(tx, status, also)

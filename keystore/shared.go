@@ -33,11 +33,11 @@ type Membership interface {
 	// Confirmed is more than at the last beat, the other nodes are notified.
 	Beat(ctx context.Context, report NodeReport) (FeedState, error)
 
-	// Wait returns nil when the feed may have something new, or another node may
-	// have confirmed something. It is a hint, which may come late, for nothing, or
-	// not at all. The error is that of ctx, after which the membership is as good as
-	// before, or ErrUnavailable.
-	Wait(ctx context.Context) error
+	// Wait returns when the feed may have something new, which is changed, or when
+	// another node may have confirmed something. It is a hint, which may come late,
+	// for nothing, or not at all. The error is that of ctx, after which the
+	// membership is as good as before, or ErrUnavailable.
+	Wait(ctx context.Context) (changed bool, err error)
 
 	// Leave removes the node: nobody waits for it any more. It is called once the
 	// node accepts nothing.
@@ -52,6 +52,10 @@ type Membership interface {
 
 // NodeReport is what a node says of itself.
 type NodeReport struct {
+	// Beat numbers the beats of the node, from 1 on, also those that failed: the store
+	// keeps the greatest. A number that does not move says that there was no beat,
+	// also if the node was forgotten in between.
+	Beat int64
 	// Confirmed is the epoch up to which the node acts by the feed. Zero asks for no
 	// changes: the node holds nothing yet.
 	Confirmed Epoch
@@ -75,8 +79,6 @@ type FeedState struct {
 // NodeState is what is known of a node.
 type NodeState struct {
 	ID string
-	// Beat counts its beats.
-	Beat int64
 	NodeReport
 }
 
@@ -88,7 +90,8 @@ type Epoch int64
 type Announcement struct {
 	// Epoch is that of the change, zero if there is nobody to tell.
 	Epoch Epoch
-	// Bound is the longest that any node said in its report. That long after the
-	// commit, no node acts by what was before.
+	// Bound is the longest that any node says in a report that is stored before the
+	// commit, whenever the transaction began. That long after the commit, no node acts
+	// by what was before.
 	Bound time.Duration
 }

@@ -24,9 +24,9 @@ type Vault struct {
 
 	stop sync.Once
 	quit chan struct{}
-	// running are the goroutines that Close ends: by quit, and by stopKnowing.
+	// running are the goroutines that Close ends: by quit, and by stopRunning.
 	running     sync.WaitGroup
-	stopKnowing context.CancelFunc
+	stopRunning context.CancelFunc
 }
 
 const (
@@ -44,14 +44,15 @@ const (
 
 // OpenVault opens a vault over a store, which it owns from then on, with a
 // cache of at most cacheSize bytes. Report is told of what goes wrong in the
-// background; it may be called at any time until Close returns.
-func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(problem string, err error)) (*Vault, error) {
+// background, and with a nil error of what is well again; it may be called at any time
+// until Close returns.
+func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(problem string, err error), options ...VaultOption) (*Vault, error) {
 	floor, err := lastSeen(ctx, store)
 	if err != nil {
 		return nil, fmt.Errorf("reading the clock's last time: %w", err)
 	}
 	clock, behind := NewClock(floor)
-	if behind > 0 {
+	if behind > tolerated(store) {
 		report("the system clock is behind the time this store has seen; verdicts go by the latter",
 			fmt.Errorf("%v behind %v", behind.Round(time.Second), floor.Time().Format(time.RFC3339)))
 	}
@@ -61,10 +62,18 @@ func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(pr
 	}
 	v := &Vault{Cache: cache, clock: clock, report: report,
 		mails: make(chan struct{}, 1), quit: make(chan struct{})}
-	knowing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	v.stopKnowing = stop
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	v.stopRunning = stop
 	if store, ok := store.(Exclusive); ok && store.Exclusive() {
-		v.running.Go(func() { v.known.run(knowing, store, report) })
+		v.running.Go(func() { v.known.run(background, store, report) })
+	}
+	if store, ok := shared(store); ok {
+		if v.node, err = newNode(store, v, newVaultOptions(options)); err != nil {
+			stop()
+			cache.entries.Close()
+			return nil, err
+		}
+		v.running.Go(func() { v.node.run(background) })
 	}
 	v.running.Go(v.run)
 	return v, nil
@@ -78,7 +87,7 @@ func (v *Vault) Now() Instant { return v.clock.Now() }
 func (v *Vault) Close() error {
 	v.stop.Do(func() {
 		close(v.quit)
-		v.stopKnowing()
+		v.stopRunning()
 	})
 	v.running.Wait()
 	return v.Cache.Close()
@@ -120,13 +129,17 @@ func (v *Vault) mailQueued() {
 	}
 }
 
-// saveClock stores the time, so that a start with an earlier wall clock does
-// not bring expired keys back to life. What ended by then is swept out.
+// saveClock stores the time, unless a later one is stored, so that a start with an
+// earlier wall clock does not bring expired keys back to life. What ended by then is
+// swept out.
 func (v *Vault) saveClock(ctx context.Context) {
 	now := v.Now()
 	value := binary.BigEndian.AppendUint64(nil, uint64(now))
 	err := v.store.Update(ctx, func(tx Tx) error {
 		if err := tx.Prune(now); err != nil {
+			return err
+		}
+		if seen, err := timeSeen(tx); err != nil || seen >= now {
 			return err
 		}
 		return tx.SetSetting(ClockSetting, value)
@@ -138,12 +151,17 @@ func (v *Vault) saveClock(ctx context.Context) {
 
 // lastSeen is the latest time that a vault stored, zero if none did.
 func lastSeen(ctx context.Context, store Store) (seen Instant, err error) {
-	err = store.View(ctx, func(r Reader) error {
-		value, err := r.Setting(ClockSetting)
-		if len(value) == 8 {
-			seen = Instant(binary.BigEndian.Uint64(value))
-		}
+	err = store.View(ctx, func(r Reader) (err error) {
+		seen, err = timeSeen(r)
 		return err
 	})
+	return seen, err
+}
+
+func timeSeen(r Reader) (seen Instant, err error) {
+	value, err := r.Setting(ClockSetting)
+	if len(value) == 8 {
+		seen = Instant(binary.BigEndian.Uint64(value))
+	}
 	return seen, err
 }

@@ -24,8 +24,9 @@ const (
 	// settle is how long the worker lets requests gather, and their answers go
 	// out, before it begins.
 	settle = 250 * time.Millisecond
-	// poll is how often it looks without having been told.
-	poll = 30 * time.Second
+	// poll is how often it looks without having been told, as nobody is of the mails
+	// of a node that died.
+	poll = 10 * time.Second
 	// lease is how long a mail belongs to the worker that began it. An attempt is
 	// over before.
 	lease = 90 * time.Second
