@@ -134,7 +134,7 @@ func TestAStoreThatCantBeOpenedIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	old, path := app.opened.Swap(nil), app.place
-	app.place = place{engineSQLite, damaged}
+	app.place = place{engine: engineSQLite, at: damaged}
 	defer func() {
 		app.place = path
 		app.opened.Store(old)

@@ -68,7 +68,7 @@ func TestPromise05ReloadsLoseNoRequest(t *testing.T) {
 	if _, v, _ := g.keyring().Verify(t.Context(), doomed.Text); v != keystore.RevokedKey {
 		t.Errorf("a key revoked before the last reloads is %v", v)
 	}
-	if refs, _ := vaults.References(place{engineSQLite, g.storePath()}); refs != 1 {
+	if refs, _ := vaults.References(place{engine: engineSQLite, at: g.storePath()}); refs != 1 {
 		t.Errorf("%d configurations hold the store, want 1", refs)
 	}
 	if log, err := os.ReadFile(filepath.Join(g.dir, "log")); err != nil || bytes.Contains(log, []byte("panic")) {
@@ -137,7 +137,7 @@ func TestAReloadToABadConfigurationKeepsTheOldOneServing(t *testing.T) {
 		if got := g.get("/", "X-Api-Key", key); got.StatusCode != 200 {
 			t.Errorf("%s: afterwards the key is answered %d", name, got.StatusCode)
 		}
-		if refs, _ := vaults.References(place{engineSQLite, g.storePath()}); refs != 1 {
+		if refs, _ := vaults.References(place{engine: engineSQLite, at: g.storePath()}); refs != 1 {
 			t.Errorf("%s: %d configurations hold the store, want 1", name, refs)
 		}
 	}
@@ -242,7 +242,7 @@ func TestTheStoreIsClosedAtTheEnd(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, held := vaults.References(place{engineSQLite, g.storePath()}); held {
+	if _, held := vaults.References(place{engine: engineSQLite, at: g.storePath()}); held {
 		t.Error("the store is still held")
 	}
 	// What is left of the old configuration answers errors, and does not panic.

@@ -34,7 +34,7 @@ func (app *App) acquireVault() (*keystore.Vault, error) {
 		if err != nil {
 			return nil, err
 		}
-		vault, err := keystore.OpenVault(ctx, store, app.CacheSize, reportVault)
+		vault, err := keystore.OpenVault(ctx, store, app.CacheSize, reportVault, keystore.WithLease(app.place.lease, app.place.stale))
 		if err != nil {
 			_ = store.Close()
 			return nil, fmt.Errorf("store %v: %w", app.place, err)
@@ -51,10 +51,16 @@ func (app *App) acquireVault() (*keystore.Vault, error) {
 	return vault, nil
 }
 
-// reportVault logs what goes wrong in the background. A vault outlives the
-// configuration that opened it, so it takes the logger of the moment.
-func reportVault(problem string, err error) {
-	caddy.Log().Named(appName).Error(problem, zap.Error(err))
+// reportVault logs what goes wrong in the background, and what is well again. A
+// vault outlives the configuration that opened it, so it takes the logger of the
+// moment.
+func reportVault(what string, err error) {
+	logger := caddy.Log().Named(appName)
+	if err == nil {
+		logger.Info(what)
+		return
+	}
+	logger.Error(what, zap.Error(err))
 }
 
 // readMasterKey reads the 32 bytes of a master key, in hex or base64.

@@ -1,6 +1,7 @@
 package apikeys
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,12 +35,12 @@ type StoreConfig struct {
 
 	// For how long a gateway goes by its memory without a sign from the database,
 	// and so how long a revocation waits for a gateway that does not answer. From
-	// 1s to 10m. Default: 10s. For postgres only.
+	// 1s to 1h. Default: 10s. For postgres only.
 	Lease caddy.Duration `json:"lease,omitempty"`
 
 	// For how much longer than its lease a gateway goes by its memory when the
 	// database can't be had. Each revocation that some gateway does not confirm
-	// holds everywhere only so much later. At most 24h. Default: 0. For postgres
+	// holds everywhere only so much later. At most 1h. Default: 0. For postgres
 	// only.
 	StaleIfUnavailable caddy.Duration `json:"stale_if_unavailable,omitempty"`
 }
@@ -47,10 +48,6 @@ type StoreConfig struct {
 const (
 	engineSQLite   = "sqlite"
 	enginePostgres = "postgres"
-
-	minLease = time.Second
-	maxLease = 10 * time.Minute
-	maxStale = 24 * time.Hour
 
 	storeSyntax = "use: store sqlite [<path>], or store postgres <dsn>"
 )
@@ -61,6 +58,8 @@ type place struct {
 	// at is the clean absolute path of a file, or the DSN of a database. It can hold a
 	// password: only String is shown.
 	at string
+	// lease and stale are of a database.
+	lease, stale time.Duration
 }
 
 // String names the store without what is secret of it.
@@ -94,7 +93,7 @@ func (c *StoreConfig) resolveSQLite() (place, error) {
 		path = defaultStorePath()
 	}
 	path, err = filepath.Abs(path)
-	return place{engineSQLite, path}, err
+	return place{engine: engineSQLite, at: path}, err
 }
 
 // defaultStorePath is where the store is if the configuration does not say.
@@ -120,16 +119,16 @@ func (c *StoreConfig) resolvePostgres() (place, error) {
 	if _, err := sqlstore.ParsePostgres(dsn); err != nil {
 		return place{}, err
 	}
-	return place{enginePostgres, dsn}, nil
+	return place{enginePostgres, dsn, cmp.Or(time.Duration(c.Lease), keystore.DefaultLease), time.Duration(c.StaleIfUnavailable)}, nil
 }
 
 func (c *StoreConfig) checkTimes() error {
 	lease, stale := time.Duration(c.Lease), time.Duration(c.StaleIfUnavailable)
-	if lease != 0 && (lease < minLease || lease > maxLease) {
-		return fmt.Errorf("lease %v: use at least %v and at most %v", lease, minLease, maxLease)
+	if lease != 0 && (lease < keystore.MinLease || lease > keystore.MaxLease) {
+		return fmt.Errorf("lease %v: use at least %v and at most %v", lease, keystore.MinLease, keystore.MaxLease)
 	}
-	if stale < 0 || stale > maxStale {
-		return fmt.Errorf("stale_if_unavailable %v: use at most %v", stale, maxStale)
+	if stale < 0 || stale > keystore.MaxLease {
+		return fmt.Errorf("stale_if_unavailable %v: use at most %v", stale, keystore.MaxLease)
 	}
 	return nil
 }

@@ -21,8 +21,12 @@ import (
 // sequence would not do, since of two transactions the one with the higher number
 // can be committed first. Notifications are hints: the feed is the table.
 
-// channel is where nodes are notified, of a change or of a confirmation.
-const channel = "api_keys"
+// channel is where nodes are notified, and what of.
+const (
+	channel      = "api_keys"
+	ofChange     = "changed"
+	ofConfirming = "confirmed"
+)
 
 const (
 	lockEpoch = `SELECT epoch FROM epochs FOR UPDATE`
@@ -31,17 +35,21 @@ const (
 	// later begin with what this transaction left.
 	announceChange = `WITH moved AS (UPDATE epochs SET epoch = epoch + 1 RETURNING epoch),
 			told AS (INSERT INTO changes (epoch, digest) SELECT DISTINCT epoch, unnest($1::bytea[]) FROM moved)
-		SELECT epoch, coalesce((SELECT max(bound) FROM nodes), 0), pg_notify($2, '') FROM moved`
+		SELECT epoch, coalesce((SELECT max(bound) FROM nodes), 0), pg_notify($2, $3) FROM moved`
 
 	pruneChanges = `DELETE FROM changes WHERE epoch <= (SELECT min(confirmed) FROM nodes)`
 
 	// The first statement of a beat is committed before the others begin, so that
-	// whoever commits what the others do not see does see the node.
-	beat = `WITH beaten AS (
-			INSERT INTO nodes (id, beat, confirmed, bound) VALUES ($1, 1, $2, $3)
-			ON CONFLICT (id) DO UPDATE SET beat = nodes.beat + 1, confirmed = excluded.confirmed, bound = excluded.bound
-			RETURNING id)
-		SELECT CASE WHEN $4::boolean THEN pg_notify($5, '') END FROM beaten`
+	// whoever commits what the others do not see does see the node. A node that is not
+	// there, or with another bound, waits for the lock: then no transaction has read
+	// the bounds that is not committed.
+	keepBeat = `WITH beaten AS (UPDATE nodes SET beat = greatest(beat, $2), confirmed = $3
+			WHERE id = $1 AND bound = $4 RETURNING id)
+		SELECT CASE WHEN $5::boolean THEN pg_notify($6, $7) END FROM beaten`
+	firstBeat = `INSERT INTO nodes (id, beat, confirmed, bound)
+		SELECT $1, $2, $3, $4 FROM (SELECT epoch FROM epochs FOR SHARE) AS locked
+		ON CONFLICT (id) DO UPDATE SET beat = greatest(nodes.beat, excluded.beat), confirmed = excluded.confirmed, bound = excluded.bound`
+
 	currentEpoch = `SELECT epoch FROM epochs`
 	changesAfter = `SELECT epoch, digest FROM changes WHERE epoch > $1 AND epoch <= (SELECT epoch FROM epochs)
 		ORDER BY epoch LIMIT $2`
@@ -61,7 +69,7 @@ func (e *postgres) announce(s *session, changed []keystore.Digest) (a keystore.A
 		digests[i] = changed[i][:]
 	}
 	var bound int64
-	err = s.tx.QueryRowContext(s.ctx, announceChange, digests, channel).Scan(&a.Epoch, &bound, new(any))
+	err = s.tx.QueryRowContext(s.ctx, announceChange, digests, channel, ofChange).Scan(&a.Epoch, &bound, new(any))
 	a.Bound = time.Duration(bound) * time.Millisecond
 	return a, err
 }
@@ -79,25 +87,32 @@ type membership struct {
 	conn   *pgx.Conn
 	// confirmed is what the last beat reported.
 	confirmed keystore.Epoch
-	// notified is set by the connection when it reads a notification.
-	notified bool
+	// changed and notified are set by the connection when it reads a notification, of
+	// a change and of anything.
+	changed, notified bool
+}
+
+// note notes a notification.
+func (m *membership) note(payload string) {
+	m.notified = true
+	m.changed = m.changed || payload != ofConfirming
 }
 
 // join implements engine.
 func (e *postgres) join(ctx context.Context, node string) (keystore.Membership, error) {
 	m := &membership{engine: e, node: node}
 	var err error
-	if m.conn, err = e.listen(ctx, channel, func() { m.notified = true }); err != nil {
+	if m.conn, err = e.listen(ctx, channel, m.note); err != nil {
 		return nil, unavailable("join", e.explain(err))
 	}
 	return m, nil
 }
 
 // listen makes a connection that is notified. Whenever it reads a notification, it
-// calls notified.
-func (e *postgres) listen(ctx context.Context, channel string, notified func()) (*pgx.Conn, error) {
+// calls notified with its payload.
+func (e *postgres) listen(ctx context.Context, channel string, notified func(string)) (*pgx.Conn, error) {
 	config := e.config.Copy()
-	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { notified() }
+	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { notified(n.Payload) }
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -113,10 +128,8 @@ func (e *postgres) listen(ctx context.Context, channel string, notified func()) 
 // Beat implements keystore.Membership.
 func (m *membership) Beat(ctx context.Context, report keystore.NodeReport) (state keystore.FeedState, err error) {
 	const op = "beat"
-	m.notified = false // of what this reads
-	_, err = m.conn.Exec(ctx, beat, m.node, int64(report.Confirmed), report.Bound.Milliseconds(),
-		report.Confirmed > m.confirmed, channel)
-	if err != nil {
+	m.changed, m.notified = false, false // of what this reads
+	if err := m.register(ctx, report); err != nil {
 		return state, m.failed(ctx, op, err)
 	}
 	var reads pgx.Batch
@@ -135,6 +148,17 @@ func (m *membership) Beat(ctx context.Context, report keystore.NodeReport) (stat
 	}
 	m.confirmed = report.Confirmed
 	return state, nil
+}
+
+// register stores the report.
+func (m *membership) register(ctx context.Context, r keystore.NodeReport) error {
+	report := []any{m.node, r.Beat, int64(r.Confirmed), r.Bound.Milliseconds()}
+	kept, err := m.conn.Exec(ctx, keepBeat, append(report, r.Confirmed > m.confirmed, channel, ofConfirming)...)
+	if err != nil || kept.RowsAffected() > 0 {
+		return err
+	}
+	_, err = m.conn.Exec(ctx, firstBeat, report...)
+	return err
 }
 
 // readChanges reads what changed after an epoch. There is a change for every epoch:
@@ -172,20 +196,19 @@ func scanNode(r pgx.CollectableRow) (n keystore.NodeState, err error) {
 }
 
 // Wait implements keystore.Membership.
-func (m *membership) Wait(ctx context.Context) error {
-	if m.notified {
-		m.notified = false
-		return nil
+func (m *membership) Wait(ctx context.Context) (changed bool, err error) {
+	if !m.notified {
+		err = m.conn.PgConn().WaitForNotification(ctx)
 	}
-	err := m.conn.PgConn().WaitForNotification(ctx)
-	m.notified = false
+	changed = m.changed
+	m.changed, m.notified = false, false
 	switch {
 	case err == nil:
-		return nil
+		return changed, nil
 	case ctx.Err() != nil && !m.conn.IsClosed():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
-	return m.failed(ctx, "wait", err)
+	return false, m.failed(ctx, "wait", err)
 }
 
 // Leave implements keystore.Membership.
@@ -232,7 +255,7 @@ var errNoSessions = errors.New("notifications do not arrive: is there a pooler i
 // fail at that without saying why.
 func (e *postgres) probe(ctx context.Context) (err error) {
 	name := "api_keys_probe_" + rand.Text()
-	listening, err := e.listen(ctx, name, func() {})
+	listening, err := e.listen(ctx, name, func(string) {})
 	if err != nil {
 		return err
 	}
