@@ -18,7 +18,8 @@ import (
 // statements are the same for all: they use $1 as placeholder, which SQLite
 // and PostgreSQL both read, and RETURNING for what the database assigned.
 type engine interface {
-	// words translates the column types in braces that the schema uses.
+	// words translates the column types, and other words, that the schema has in
+	// braces.
 	words() *strings.Replacer
 	// migrations is how the migrations keep their versions, and what else they need.
 	migrations() (goose.Dialect, []goose.ProviderOption, error)

@@ -64,10 +64,23 @@ func (t *transaction) LoadKey(k *keystore.Key) (*keystore.Key, error) {
 	const op = "load key"
 	ends := k.RevokedAt != 0 || k.ExpiresAt != 0
 	stored, err := t.loadOwned(op, owner{credentialDeleted, k.CredentialID}, ends, loadKey, insertKeyValues(k))
+	if stored {
+		stored, err = t.loadGrant(op, k.ID)
+	}
 	if stored || err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return nil, err
 	}
 	return inTheWay(t, op, scanKey, []way{{keyByID, k.ID}, {keyByDigest, k.Digest[:]}})
+}
+
+// loadGrant makes the grant of a key that was stored. If another key has the
+// digest, the key is taken back.
+func (t *transaction) loadGrant(op, keyID string) (stored bool, err error) {
+	stored, err = t.load(op, loadGrant, []any{keyID})
+	if stored || err != nil {
+		return stored, err
+	}
+	return false, t.put(op, takeKeyBack, keyID)
 }
 
 // KeyOf implements keystore.Tx.

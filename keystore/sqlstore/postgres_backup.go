@@ -12,7 +12,7 @@ import (
 
 // backedUp are the tables in an order in which each comes after what it refers to.
 // What nodes say of themselves is of the moment and not among them.
-var backedUp = []string{goose.DefaultTablename, "accounts", "credentials", "keys", "settings", "outbox", "throttles", "replies", "epochs"}
+var backedUp = []string{goose.DefaultTablename, "accounts", "credentials", "keys", "grants", "settings", "outbox", "throttles", "replies", "epochs"}
 
 // counted are the tables whose rows PostgreSQL numbers.
 var counted = []string{"credentials", "keys"}

@@ -90,7 +90,7 @@ func (s *session) statement(id statement) *sql.Stmt {
 		s.bound[id] = s.tx.StmtContext(s.ctx, s.db.prepared[id])
 	}
 	switch {
-	case id == loadAccount || id == loadCredential || id == loadKey:
+	case loadAccount <= id && id <= loadGrant:
 		s.loads++
 	case firstWrite <= id && id < savepoint:
 		s.writes++

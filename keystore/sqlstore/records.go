@@ -176,10 +176,9 @@ func digestOf(stored []byte) (d keystore.Digest, err error) {
 func scanGrant(r row, digest keystore.Digest) (*keystore.Grant, error) {
 	g := &keystore.Grant{Digest: digest}
 	var roles, ips string
-	err := r.Scan(&g.KeyID, &g.DigestKind, &g.CredentialID, &g.ActivatesAt, &g.ExpiresAt,
-		&g.UnusedExpiresAt, &g.FirstUsedAt, &g.RevokedAt, &g.Superseded,
-		&g.AccountID, &g.Package, &roles, &ips, &g.CredentialActive, &g.CredentialExpiresAt,
-		&g.AccountNumber, &g.AccountEmail, &g.AccountActive)
+	err := r.Scan(&g.KeyID, &g.DigestKind, &g.ActivatesAt, &g.ExpiresAt, &g.UnusedExpiresAt, &g.FirstUsedAt,
+		&g.RevokedAt, &g.Superseded, &g.CredentialID, &g.Package, &roles, &ips, &g.CredentialActive,
+		&g.CredentialExpiresAt, &g.AccountID, &g.AccountNumber, &g.AccountEmail, &g.AccountActive)
 	if err != nil {
 		return nil, err
 	}

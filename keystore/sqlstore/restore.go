@@ -138,8 +138,12 @@ func verify(ctx context.Context, staged, backup string) (err error) {
 	if err := db.prepare(ctx, lookup, statements); err != nil {
 		return e.unreadable(err)
 	}
-	for _, check := range []string{"PRAGMA integrity_check(1)", "PRAGMA foreign_key_check"} {
-		if err := e.passes(ctx, db, check); err != nil {
+	for _, check := range []struct{ name, query string }{
+		{"integrity check", "PRAGMA integrity_check(1)"},
+		{"foreign key check", "PRAGMA foreign_key_check"},
+		{"comparison of grants with keys, credentials and accounts", strayGrants},
+	} {
+		if err := e.passes(ctx, db, check.name, check.query); err != nil {
 			return err
 		}
 	}
@@ -147,8 +151,8 @@ func verify(ctx context.Context, staged, backup string) (err error) {
 }
 
 // passes runs a check that answers nothing, or ok.
-func (e *sqlite) passes(ctx context.Context, db *database, check string) error {
-	rows, err := db.QueryContext(ctx, check)
+func (e *sqlite) passes(ctx context.Context, db *database, name, query string) error {
+	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return e.unreadable(err)
 	}
@@ -166,7 +170,7 @@ func (e *sqlite) passes(ctx context.Context, db *database, check string) error {
 			return e.unreadable(err)
 		}
 		if said := *found[0].(*any); said != "ok" {
-			return damaged(e.path, fmt.Errorf("%s says %q: %s", check, fmt.Sprint(said), restore))
+			return damaged(e.path, fmt.Errorf("%s says %q: %s", name, fmt.Sprint(said), restore))
 		}
 	}
 	if err := rows.Err(); err != nil {

@@ -30,6 +30,7 @@ var migrations = []string{
 	firstSchema,
 	mailSchema,
 	replySchema,
+	grantSchema,
 	clusterSchema,
 }
 
@@ -154,6 +155,84 @@ CREATE TABLE replies (
 CREATE INDEX replies_by_expires_at ON replies (expires_at);
 `
 
+// grantSchema has what a verdict needs of a key in one row. The rows take over
+// that digests are unique, so that a new key still writes to as many indexes; for
+// that, keys is made anew. Its seq are given anew too, in the same order.
+const grantSchema = `
+CREATE TABLE grants (
+	-- What a verdict reads of a key: copies from keys, credentials and accounts, which the program keeps like them.
+	-- Who changes one of those by hand must do the same here, or the change is in no verdict.
+	digest                {bytes}   NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+	key_id                TEXT      NOT NULL,
+	digest_kind           TEXT      NOT NULL,
+	activates_at          {integer} NOT NULL,
+	expires_at            {integer} NOT NULL,
+	unused_expires_at     {integer} NOT NULL,
+	first_used_at         {integer} NOT NULL,
+	revoked_at            {integer} NOT NULL,
+	superseded            BOOLEAN   NOT NULL,  -- keys.superseded_by is set
+	credential_id         TEXT      NOT NULL,
+	package               TEXT      NOT NULL,
+	roles                 TEXT      NOT NULL,
+	allowed_ips           TEXT      NOT NULL,
+	credential_active     BOOLEAN   NOT NULL,  -- false in a tombstone too
+	credential_expires_at {integer} NOT NULL,
+	account_id            TEXT      NOT NULL,
+	account_number        {integer} NOT NULL,
+	account_email         TEXT      NOT NULL,
+	account_active        BOOLEAN   NOT NULL   -- false in a tombstone too
+) {clustered};
+
+INSERT INTO grants (digest, key_id, digest_kind, activates_at, expires_at, unused_expires_at, first_used_at,
+		revoked_at, superseded, credential_id, package, roles, allowed_ips, credential_active,
+		credential_expires_at, account_id, account_number, account_email, account_active)
+	SELECT k.digest, k.id, k.digest_kind, k.activates_at, k.expires_at, k.unused_expires_at, k.first_used_at,
+		k.revoked_at, k.superseded_by <> '', c.id, c.package, c.roles, c.allowed_ips, c.active AND c.deleted_at = 0,
+		c.expires_at, a.id, a.number, a.email, a.active AND a.deleted_at = 0
+	FROM keys k JOIN credentials c ON c.id = k.credential_id JOIN accounts a ON a.id = c.account_id
+	ORDER BY k.digest;
+
+CREATE TABLE new_keys (
+	-- One secret of a credential. Its text is nowhere in clear.
+	seq               {identity},              -- order of creation, for lists and pages
+	id                TEXT      NOT NULL UNIQUE,
+	credential_id     TEXT      NOT NULL REFERENCES credentials (id),
+	digest            {bytes}   NOT NULL CHECK (length(digest) = 32), -- of the text; unique by grants, where a presented key is found
+	digest_kind       TEXT      NOT NULL,      -- sha256, or hmac-sha256 under the operator's pepper
+	hint              TEXT      NOT NULL,      -- what can be shown of the text
+	format            TEXT      NOT NULL,      -- token, uuid, alphanumeric
+	sealed            {bytes},                 -- the text under the operator's master key; NULL unless recoverable
+	created_at        {integer} NOT NULL,
+	activates_at      {integer} NOT NULL,
+	expires_at        {integer} NOT NULL,
+	unused_expires_at {integer} NOT NULL,      -- ends the key unless it was used before
+	revoked_at        {integer} NOT NULL,
+	revoked_reason    TEXT      NOT NULL,
+	superseded_by     TEXT      NOT NULL,      -- id of the key that bounds this one
+	superseded_at     {integer} NOT NULL,
+	stops_on_use_of   TEXT      NOT NULL,      -- id of the key whose first use stops this one
+	first_used_at     {integer} NOT NULL,
+	last_used_at      {integer} NOT NULL,      -- to the minute: uses are written in batches
+	mailed            BOOLEAN   NOT NULL       -- made to be sent by e-mail
+);
+
+INSERT INTO new_keys (id, credential_id, digest, digest_kind, hint, format, sealed, created_at, activates_at,
+		expires_at, unused_expires_at, revoked_at, revoked_reason, superseded_by, superseded_at,
+		stops_on_use_of, first_used_at, last_used_at, mailed)
+	SELECT id, credential_id, digest, digest_kind, hint, format, sealed, created_at, activates_at,
+		expires_at, unused_expires_at, revoked_at, revoked_reason, superseded_by, superseded_at,
+		stops_on_use_of, first_used_at, last_used_at, mailed
+	FROM keys ORDER BY seq;
+
+DROP TABLE keys;
+
+ALTER TABLE new_keys RENAME TO keys;
+
+-- The keys of a credential in order, and a page of them; the digests of a
+-- credential; the foreign key.
+CREATE INDEX keys_of_credential ON keys (credential_id, seq);
+`
+
 // clusterSchema is for processes that share a store. In a store that is not shared
 // its tables stay empty.
 const clusterSchema = `
@@ -181,10 +260,11 @@ CREATE TABLE nodes (
 );
 `
 
-// migrate brings the database to schemaVersion.
-func migrate(ctx context.Context, e engine, db *sql.DB) error {
-	steps := make([]*goose.Migration, len(migrations))
-	for i, text := range migrations {
+// migrate brings the database to the last of the versions, which are migrations
+// from the first on.
+func migrate(ctx context.Context, e engine, db *sql.DB, versions []string) error {
+	steps := make([]*goose.Migration, len(versions))
+	for i, text := range versions {
 		up := &goose.GoFunc{RunTx: runAll(e.words().Replace(text))}
 		steps[i] = goose.NewGoMigration(int64(i+1), up, nil)
 	}

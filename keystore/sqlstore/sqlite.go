@@ -156,7 +156,7 @@ func syncFile(name string) error {
 // upgrade brings the schema up to date. The version is also noted in the
 // header of the file, where it is read before the file is opened.
 func (e *sqlite) upgrade(ctx context.Context, db *database) error {
-	if err := migrate(ctx, e, db.DB); err != nil {
+	if err := migrate(ctx, e, db.DB, migrations); err != nil {
 		return err
 	}
 	if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
@@ -289,7 +289,9 @@ func (e *sqlite) words() *strings.Replacer {
 		"{integer}", "INTEGER",
 		"{bytes}", "BLOB",
 		// The row's own number: the highest there is plus one.
-		"{identity}", "INTEGER NOT NULL PRIMARY KEY")
+		"{identity}", "INTEGER NOT NULL PRIMARY KEY",
+		// The rows are in the tree of the primary key itself.
+		"{clustered}", "WITHOUT ROWID")
 }
 
 func (e *sqlite) migrations() (goose.Dialect, []goose.ProviderOption, error) {

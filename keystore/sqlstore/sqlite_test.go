@@ -1,6 +1,7 @@
 package sqlstore_test
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,6 +37,7 @@ func TestSQLiteConforms(t *testing.T) {
 	t.Parallel()
 	paths := make(map[keystore.Store]string)
 	openAt := func(t *testing.T, path string) keystore.Store {
+		t.Cleanup(func() { hasNoStrayGrants(t, path) }) // runs once the store is closed
 		store := open(t, path)
 		paths[store] = path
 		return store
@@ -54,4 +56,29 @@ func TestSQLiteConforms(t *testing.T) {
 			return openAt(t, path)
 		},
 	})
+}
+
+// hasNoStrayGrants compares the grants of the closed store at path with its records.
+func hasNoStrayGrants(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(sqlstore.StrayGrants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			t.Fatal(err)
+		}
+		t.Errorf("the grant of key %q is not what its records say", key)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -51,8 +51,14 @@ const (
 	loadAccount
 	loadCredential
 	loadKey
+	loadGrant
 	updateKey
 	recordUse
+	insertGrant
+	updateGrant
+	updateGrantsOfCredential
+	updateGrantsOfAccount
+	takeKeyBack
 	putSetting
 	putMail
 	updateMail
@@ -90,16 +96,8 @@ const (
 // texts are the statements, for every engine. Each is served by a primary key
 // or by an index of the schema.
 var texts = [statements]string{
-	// The request path. Everything a Grant needs, tombstones included, by the
-	// unique digest and two unique ids.
-	lookup: `SELECT k.id, k.digest_kind, k.credential_id, k.activates_at, k.expires_at,
-			k.unused_expires_at, k.first_used_at, k.revoked_at, k.superseded_by <> '',
-			c.account_id, c.package, c.roles, c.allowed_ips, c.active AND c.deleted_at = 0, c.expires_at,
-			a.number, a.email, a.active AND a.deleted_at = 0
-		FROM keys k
-		JOIN credentials c ON c.id = k.credential_id
-		JOIN accounts a ON a.id = c.account_id
-		WHERE k.digest = $1`,
+	// The request path. Tombstones included.
+	lookup: `SELECT ` + grantColumns + ` FROM grants WHERE digest = $1`,
 
 	accountByID:     `SELECT ` + accountColumns + ` FROM accounts WHERE id = $1 AND deleted_at = 0`,
 	accountByEmail:  `SELECT ` + accountColumns + ` FROM accounts WHERE email_key = $1 AND deleted_at = 0`,
@@ -128,7 +126,7 @@ var texts = [statements]string{
 			AND k.revoked_at = 0 AND (k.expires_at = 0 OR k.expires_at > $2)
 		ORDER BY c.seq, k.seq`,
 
-	keyByDigest: `SELECT ` + keyColumns + ` FROM keys k WHERE digest = $1`,
+	keyByDigest: `SELECT ` + keyColumns + ` FROM grants g JOIN keys k ON k.id = g.key_id WHERE g.digest = $1`,
 
 	// Tombstones included.
 	anyAccount:         `SELECT ` + accountColumns + ` FROM accounts WHERE id = $1`,
@@ -142,8 +140,7 @@ var texts = [statements]string{
 	credentialDigests: `SELECT digest FROM keys WHERE credential_id = $1 AND revoked_at = 0 ORDER BY seq`,
 	accountDigests: `SELECT k.digest FROM credentials c JOIN keys k ON k.credential_id = c.id
 		WHERE c.account_id = $1 AND k.revoked_at = 0`,
-	// In the order of the index that holds them, so that no record is read.
-	digestPage: `SELECT digest FROM keys WHERE digest > $1 ORDER BY digest LIMIT $2`,
+	digestPage: `SELECT digest FROM grants WHERE digest > $1 ORDER BY digest LIMIT $2`,
 	lastKey:    `SELECT coalesce(max(seq), 0) FROM keys`,
 
 	setting: `SELECT value FROM settings WHERE name = $1`,
@@ -212,11 +209,21 @@ var texts = [statements]string{
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		ON CONFLICT DO NOTHING`,
 
+	takeKeyBack: `DELETE FROM keys WHERE id = $1`,
+
 	// A use that tells nothing new writes nothing.
 	recordUse: `UPDATE keys SET
 			first_used_at = CASE WHEN first_used_at = 0 THEN $2 ELSE first_used_at END,
 			last_used_at = CASE WHEN last_used_at < $3 THEN $3 ELSE last_used_at END
-		WHERE id = $1 AND (last_used_at < $3 OR first_used_at = 0)`,
+		WHERE id = $1 AND (last_used_at < $3 OR first_used_at = 0)
+		RETURNING first_used_at`,
+
+	// A digest that another key has is in the way of an insertion.
+	insertGrant:              grantInsert(`k.id = $1`),
+	loadGrant:                grantInsert(`k.id = $1`) + ` ON CONFLICT DO NOTHING`,
+	updateGrant:              grantUpdate(`k.id = $1`),
+	updateGrantsOfCredential: grantUpdate(`c.id = $1`),
+	updateGrantsOfAccount:    grantUpdate(`a.id = $1`),
 
 	putSetting: `INSERT INTO settings (name, value) VALUES ($1, $2)
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`,

@@ -1,6 +1,8 @@
 package sqlstore
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
@@ -25,16 +27,24 @@ func (t *transaction) insert(op string, assigned *int64, id statement, values []
 	return nil
 }
 
-// replace runs a statement that must find its row.
-func (t *transaction) replace(op string, id statement, values []any) error {
+// replace runs a statement that must find its row, and those that follow from it,
+// for the id that is its first value.
+func (t *transaction) replace(op string, values []any, id statement, follow ...statement) error {
 	var found int64
 	err := t.with(op, func(s *session) error {
 		result, err := s.exec(id, values...)
 		if err != nil {
 			return err
 		}
-		found, err = result.RowsAffected()
-		return err
+		if found, err = result.RowsAffected(); err != nil || found == 0 {
+			return err
+		}
+		for _, next := range follow {
+			if _, err := s.exec(next, values[0]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil && found == 0 {
 		return notFound(op)
@@ -57,7 +67,7 @@ func (t *transaction) UpdateAccount(a *keystore.Account) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return t.replace(op, updateAccount, values)
+	return t.replace(op, values, updateAccount, updateGrantsOfAccount)
 }
 
 func (t *transaction) CreateCredential(c *keystore.Credential) error {
@@ -75,26 +85,44 @@ func (t *transaction) UpdateCredential(c *keystore.Credential) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return t.replace(op, updateCredential, values)
+	return t.replace(op, values, updateCredential, updateGrantsOfCredential)
 }
 
 func (t *transaction) CreateKey(k *keystore.Key) error {
-	return t.insert("create key", &k.Seq, insertKey, insertKeyValues(k))
+	const op = "create key"
+	if err := t.insert(op, &k.Seq, insertKey, insertKeyValues(k)); err != nil {
+		return err
+	}
+	return t.put(op, insertGrant, k.ID)
 }
 
 func (t *transaction) UpdateKey(k *keystore.Key) error {
-	return t.replace("update key", updateKey, updateKeyValues(k))
+	return t.replace("update key", updateKeyValues(k), updateKey, updateGrant)
 }
 
 func (t *transaction) RecordUses(uses []keystore.Use) error {
 	return t.with("record uses", func(s *session) error {
 		for _, u := range uses {
-			if _, err := s.exec(recordUse, u.KeyID, int64(u.First), int64(u.Last)); err != nil {
+			if err := s.recordUse(u); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// recordUse writes what is new in a use. Only a first use is in the grant.
+func (s *session) recordUse(u keystore.Use) error {
+	var first int64
+	err := s.statement(recordUse).QueryRowContext(s.ctx, u.KeyID, int64(u.First), int64(u.Last)).Scan(&first)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // nothing new, or no such key
+	}
+	if err != nil || first != int64(u.First) {
+		return err
+	}
+	_, err = s.exec(updateGrant, u.KeyID)
+	return err
 }
 
 func (t *transaction) SetSetting(name string, value []byte) error {
@@ -117,11 +145,11 @@ func (t *transaction) PutMail(m *keystore.Mail) error {
 }
 
 func (t *transaction) UpdateMail(m *keystore.Mail) error {
-	return t.replace("update mail", updateMail, []any{m.ID, int64(m.DueAt), m.Attempts})
+	return t.replace("update mail", []any{m.ID, int64(m.DueAt), m.Attempts}, updateMail)
 }
 
 func (t *transaction) DeleteMail(id string) error {
-	return t.replace("delete mail", deleteMail, []any{id})
+	return t.replace("delete mail", []any{id}, deleteMail)
 }
 
 func (t *transaction) SetThrottle(digest keystore.Digest, until keystore.Instant) error {
