@@ -1,6 +1,10 @@
 package sqlstore
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/caddy-apikeys/caddy-apikeys/keystore"
+)
 
 // This file keeps the table grants, which has what a verdict needs of a key in one
 // row, so that a look-up descends one tree. The rows are copies. Every statement
@@ -18,21 +22,34 @@ const (
 	grantJoin = ` FROM keys k JOIN credentials c ON c.id = k.credential_id JOIN accounts a ON a.id = c.account_id `
 )
 
-// grantInsert makes the grants of the keys that a condition on the join finds.
-func grantInsert(where string) string {
-	return `INSERT INTO grants (digest, ` + grantColumns + `)
-		SELECT k.digest, ` + grantSources + grantJoin + `WHERE ` + where
+// grantInsert makes the grant of a new key from the values of newGrant. Like the
+// load statements it takes no row from a SELECT.
+func grantInsert() string {
+	values := `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10`
+	for _, source := range strings.Split(grantSources, ",")[9:] {
+		values += `, (SELECT ` + source + ` FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE c.id = $10)`
+	}
+	return `INSERT INTO grants (digest, ` + grantColumns + `) VALUES (` + values + `)`
 }
 
-// grantUpdate brings those grants up to date, and writes only where something
-// differs. It never makes one key's grant that of another.
+// newGrant are the values that a new key has itself.
+func newGrant(k *keystore.Key) []any {
+	return []any{k.Digest[:], k.ID, string(k.DigestKind), int64(k.ActivatesAt), int64(k.ExpiresAt), int64(k.UnusedExpiresAt),
+		int64(k.FirstUsedAt), int64(k.RevokedAt), k.SupersededBy != "", k.CredentialID}
+}
+
+// grantUpdate brings the grants up to date of the keys that a condition on the join
+// finds, and writes only where something differs. It never makes one key's grant
+// that of another.
 func grantUpdate(where string) string {
 	columns := strings.Fields(strings.ReplaceAll(grantColumns, ",", " "))
 	sets := make([]string, len(columns))
 	for i, c := range columns {
 		sets[i] = c + ` = excluded.` + c
 	}
-	return grantInsert(where) + ` ON CONFLICT (digest) DO UPDATE SET ` + strings.Join(sets, ", ") + `
+	return `INSERT INTO grants (digest, ` + grantColumns + `)
+		SELECT k.digest, ` + grantSources + grantJoin + `WHERE ` + where + `
+		ON CONFLICT (digest) DO UPDATE SET ` + strings.Join(sets, ", ") + `
 		WHERE grants.key_id = excluded.key_id
 			AND (` + grantColumnsOf("grants") + `) <> (` + grantColumnsOf("excluded") + `)`
 }

@@ -65,7 +65,7 @@ func (t *transaction) LoadKey(k *keystore.Key) (*keystore.Key, error) {
 	ends := k.RevokedAt != 0 || k.ExpiresAt != 0
 	stored, err := t.loadOwned(op, owner{credentialDeleted, k.CredentialID}, ends, loadKey, insertKeyValues(k))
 	if stored {
-		stored, err = t.loadGrant(op, k.ID)
+		stored, err = t.loadGrant(op, k)
 	}
 	if stored || err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return nil, err
@@ -75,12 +75,12 @@ func (t *transaction) LoadKey(k *keystore.Key) (*keystore.Key, error) {
 
 // loadGrant makes the grant of a key that was stored. If another key has the
 // digest, the key is taken back.
-func (t *transaction) loadGrant(op, keyID string) (stored bool, err error) {
-	stored, err = t.load(op, loadGrant, []any{keyID})
+func (t *transaction) loadGrant(op string, k *keystore.Key) (stored bool, err error) {
+	stored, err = t.load(op, loadGrant, newGrant(k))
 	if stored || err != nil {
 		return stored, err
 	}
-	return false, t.put(op, takeKeyBack, keyID)
+	return false, t.put(op, takeKeyBack, k.ID)
 }
 
 // KeyOf implements keystore.Tx.

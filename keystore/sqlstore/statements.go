@@ -219,8 +219,8 @@ var texts = [statements]string{
 		RETURNING first_used_at`,
 
 	// A digest that another key has is in the way of an insertion.
-	insertGrant:              grantInsert(`k.id = $1`),
-	loadGrant:                grantInsert(`k.id = $1`) + ` ON CONFLICT DO NOTHING`,
+	insertGrant:              grantInsert(),
+	loadGrant:                grantInsert() + ` ON CONFLICT DO NOTHING`,
 	updateGrant:              grantUpdate(`k.id = $1`),
 	updateGrantsOfCredential: grantUpdate(`c.id = $1`),
 	updateGrantsOfAccount:    grantUpdate(`a.id = $1`),

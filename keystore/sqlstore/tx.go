@@ -93,7 +93,7 @@ func (t *transaction) CreateKey(k *keystore.Key) error {
 	if err := t.insert(op, &k.Seq, insertKey, insertKeyValues(k)); err != nil {
 		return err
 	}
-	return t.put(op, insertGrant, k.ID)
+	return t.put(op, insertGrant, newGrant(k)...)
 }
 
 func (t *transaction) UpdateKey(k *keystore.Key) error {
