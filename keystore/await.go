@@ -21,8 +21,8 @@ type sighting struct {
 
 // view is what a beat showed of the other nodes.
 type view struct {
-	// began is before the store was asked.
-	began  time.Duration
+	// beat is this node's number of it.
+	beat   int64
 	others []sightedNode
 }
 
@@ -33,7 +33,7 @@ type sightedNode struct {
 }
 
 // look notes what the beats of the other nodes are, for those who wait.
-func (n *node) look(began time.Duration, nodes []NodeState) {
+func (n *node) look(beat int64, nodes []NodeState) {
 	now := n.lease.read().monotonic
 	seen := make(map[string]sighting, len(nodes))
 	var others []sightedNode
@@ -51,7 +51,7 @@ func (n *node) look(began time.Duration, nodes []NodeState) {
 	n.seen = seen
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.view = view{began, others}
+	n.view = view{beat, others}
 	close(n.news)
 	n.news = make(chan struct{})
 }
@@ -77,23 +77,26 @@ func (n *node) await(ctx context.Context, change Announcement) {
 	}
 	end := committed + change.Bound
 	if until > committed {
-		end = n.waitUntil(ctx, until, func(v *view) time.Duration { return v.effective(change, committed) })
+		end = n.waitUntil(ctx, until, change, committed)
 	}
 	if left := end - n.lease.read().monotonic; left > 0 && p != nil {
 		p.effect.By = max(p.effect.By, n.now().Add(left+time.Millisecond))
 	}
 }
 
-// waitUntil waits for the moment that the latest view says, but not beyond until, nor
-// longer than ctx. It returns that moment.
-func (n *node) waitUntil(ctx context.Context, until time.Duration, says func(*view) time.Duration) time.Duration {
-	n.wait(+1)
-	defer n.wait(-1)
+// waitUntil waits until the change holds on all nodes, but not beyond until, nor longer
+// than ctx. It returns when the change does, as far as is known.
+func (n *node) waitUntil(ctx context.Context, until time.Duration, change Announcement, committed time.Duration) time.Duration {
+	before := n.startWaiting()
+	defer n.stopWaiting()
+	end := committed + change.Bound
 	for {
 		n.mu.Lock()
 		view, news := n.view, n.news
 		n.mu.Unlock()
-		end := says(&view)
+		if view.beat > before { // else it may be of before the commit
+			end = view.effective(change.Epoch, committed)
+		}
 		left := min(end, until) - n.lease.read().monotonic
 		if left <= 0 || ctx.Err() != nil {
 			return end
@@ -108,28 +111,29 @@ func (n *node) waitUntil(ctx context.Context, until time.Duration, says func(*vi
 	}
 }
 
-// wait counts who waits, and has a beat begin for who comes.
-func (n *node) wait(more int) {
+// startWaiting has a beat begin, and returns the number of the last that began before.
+func (n *node) startWaiting() (before int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.waiting += more
-	if more > 0 {
-		n.kicked = true
-		if n.wake != nil {
-			n.wake()
-		}
+	n.waiting++
+	n.kicked = true
+	if n.wake != nil {
+		n.wake()
 	}
+	return n.beats
 }
 
-// effective is when, as far as the view shows, every node acts by a change that was
-// committed then. A view that may be of before shows nothing.
-func (v *view) effective(change Announcement, committed time.Duration) time.Duration {
-	if v.began < committed {
-		return committed + change.Bound
-	}
-	end := time.Duration(0)
+func (n *node) stopWaiting() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.waiting--
+}
+
+// effective is when, as far as the view shows, every node acts by the change of an
+// epoch, which was committed then.
+func (v *view) effective(epoch Epoch, committed time.Duration) (end time.Duration) {
 	for i := range v.others {
-		if other := &v.others[i]; other.Confirmed < change.Epoch {
+		if other := &v.others[i]; other.Confirmed < epoch {
 			end = max(end, min(other.at, committed)+other.Bound)
 		}
 	}

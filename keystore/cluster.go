@@ -66,13 +66,14 @@ type node struct {
 	report   func(problem string, err error)
 
 	// What follows belongs to the goroutine that beats.
-	beats     int64
 	confirmed Epoch
+	due       time.Duration // when to beat next
 	seen      map[string]sighting
 	failures  int  // since a beat succeeded
 	lost      bool // it was reported that the lease is over
 
 	mu      sync.Mutex
+	beats   int64 // how many have begun
 	view    view
 	news    chan struct{} // closed when the view is replaced
 	waiting int           // how many changes wait
@@ -193,13 +194,9 @@ func (n *node) join(ctx context.Context) (Membership, error) {
 // returns whether the node was behind. A beat that has begun is not given up because
 // the node is to leave: the connection to do so would be lost.
 func (n *node) beat(m Membership) (behind bool, err error) {
-	n.mu.Lock()
-	n.kicked = false
-	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), n.interval)
 	defer cancel()
-	n.beats++
-	report := NodeReport{Beat: n.beats, Confirmed: n.confirmed, Bound: n.bound}
+	report := NodeReport{Beat: n.nextBeat(), Confirmed: n.confirmed, Bound: n.bound}
 	began := n.lease.read()
 	feed, err := m.Beat(ctx, report)
 	if err != nil {
@@ -212,8 +209,17 @@ func (n *node) beat(m Membership) (behind bool, err error) {
 		n.lost = false
 		n.report("the shared store can be reached again", nil)
 	}
-	n.look(began.monotonic, feed.Nodes)
+	n.due = began.monotonic + n.interval
+	n.look(report.Beat, feed.Nodes)
 	return n.confirmed != report.Confirmed, n.forget(ctx, m, feed.Nodes)
+}
+
+func (n *node) nextBeat() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.beats++
+	n.kicked = false
+	return n.beats
 }
 
 // apply makes void what changed. The first time, the feed does not tell what changed
@@ -243,8 +249,7 @@ func (n *node) forget(ctx context.Context, m Membership, nodes []NodeState) erro
 
 // idle waits until the next beat is due or wanted, or ctx ends.
 func (n *node) idle(ctx context.Context, m Membership) error {
-	due := n.view.began + n.interval - n.lease.read().monotonic
-	ctx, cancel := context.WithTimeout(ctx, due)
+	ctx, cancel := context.WithTimeout(ctx, n.due-n.lease.read().monotonic)
 	defer cancel()
 	for n.mayIdle(cancel) {
 		changed, err := m.Wait(ctx)

@@ -1,6 +1,9 @@
 package keystore
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // BuildFilter builds the filter of known keys, beside the vault's own doing.
 func (v *Vault) BuildFilter(ctx context.Context) error {
@@ -12,3 +15,21 @@ func (v *Vault) Denies(text string) bool {
 	d := plainDigest(canonical(text))
 	return v.known.lacks(&d)
 }
+
+// WithWall makes the wall clock of a vault's machine show that much more than it does.
+func WithWall(ahead func() time.Duration) VaultOption {
+	return func(o *vaultOptions) {
+		read := o.read
+		o.read = func() reading {
+			r := read()
+			r.wall += ahead()
+			return r
+		}
+	}
+}
+
+// WriteClock has the vault write its time now.
+func (v *Vault) WriteClock() { v.saveClock() }
+
+// Decided waits until ristretto has taken in what it was handed.
+func (v *Vault) Decided() { v.entries.Wait() }

@@ -34,8 +34,8 @@ const (
 	flushInterval = 10 * time.Second
 	// clockInterval is how often the time is written.
 	clockInterval = time.Minute
-	// closeTimeout bounds the last writes.
-	closeTimeout = 5 * time.Second
+	// writeTimeout bounds these writes.
+	writeTimeout = 5 * time.Second
 
 	// ClockSetting is the name of the setting that holds the latest time seen, as 8
 	// bytes, big-endian, of an [Instant].
@@ -102,20 +102,20 @@ func (v *Vault) run() {
 	for {
 		select {
 		case <-flush.C:
-			v.flushUses(context.Background())
+			v.flushUses()
 		case <-clock.C:
-			v.saveClock(context.Background())
+			v.saveClock()
 		case <-v.quit:
-			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-			defer cancel()
-			v.flushUses(ctx)
-			v.saveClock(ctx)
+			v.flushUses()
+			v.saveClock()
 			return
 		}
 	}
 }
 
-func (v *Vault) flushUses(ctx context.Context) {
+func (v *Vault) flushUses() {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
 	if err := v.uses.flush(ctx, v.store); err != nil {
 		v.report("the last uses of keys could not be written; they are kept and tried again", err)
 	}
@@ -132,7 +132,9 @@ func (v *Vault) mailQueued() {
 // saveClock stores the time, unless a later one is stored, so that a start with an
 // earlier wall clock does not bring expired keys back to life. What ended by then is
 // swept out.
-func (v *Vault) saveClock(ctx context.Context) {
+func (v *Vault) saveClock() {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
 	now := v.Now()
 	value := binary.BigEndian.AppendUint64(nil, uint64(now))
 	err := v.store.Update(ctx, func(tx Tx) error {
