@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/caddy-apikeys/caddy-apikeys/internal/postgrestest"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore/storetest"
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 		hold(path)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(postgrestest.Main(m))
 }
 
 // newPath is where a store can be made.
