@@ -62,11 +62,11 @@ func code(err error) string {
 	return ""
 }
 
-func TestDatabasesOfOneServerAreApart(t *testing.T) {
+func TestSchemasOfOneServerAreApart(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn := connect(t, NewDatabase(t))
+			conn := connect(t, NewSchema(t))
 			mustExec(t, conn, "CREATE TABLE t (v text)", "INSERT INTO t VALUES ('"+name+"')")
 			if got := ask(t, conn, "SELECT string_agg(v, ' ') FROM t"); got != name {
 				t.Errorf("the table holds %q", got)
@@ -75,18 +75,18 @@ func TestDatabasesOfOneServerAreApart(t *testing.T) {
 	}
 }
 
-func TestADatabaseEndsWithItsTest(t *testing.T) {
+func TestASchemaEndsWithItsTest(t *testing.T) {
 	var dsn string
 	t.Run("test", func(t *testing.T) {
-		dsn = NewDatabase(t)
+		dsn = NewSchema(t)
 		conn, err := pgx.Connect(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		go conn.Close(context.Background()) // at any time, or after the end
 	})
-	if _, err := pgx.Connect(t.Context(), dsn); code(err) != "3D000" {
-		t.Fatalf("connecting to the dropped database gave %v", err)
+	if got := ask(t, connect(t, dsn), "SELECT coalesce(current_schema(), 'none')"); got != "none" {
+		t.Fatalf("the schema %s is still there", got)
 	}
 }
 
@@ -265,7 +265,7 @@ func TestACommitWhoseAnswerIsLost(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dsn := NewDatabase(t)
+			dsn := NewSchema(t)
 			server, err := url.Parse(dsn)
 			if err != nil {
 				t.Fatal(err)

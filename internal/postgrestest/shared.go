@@ -1,6 +1,9 @@
 package postgrestest
 
 import (
+	"crypto/rand"
+	"net/url"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -16,7 +19,7 @@ var shared struct {
 // M runs the tests of a package, and then ends the server they shared.
 type M struct{ *testing.M }
 
-// Main makes [NewDatabase] usable:
+// Main makes [NewSchema] usable:
 //
 //	func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m).Run()) }
 //	func TestMain(m *testing.M) { goleak.VerifyTestMain(postgrestest.Main(m)) }
@@ -39,23 +42,28 @@ func (m M) Run() int {
 	return m.M.Run()
 }
 
-// NewDatabase makes an empty database, and returns its DSN. At the end of the test it
-// is dropped, whoever still is connected to it. The server is the one that the tests
-// of the package share: it starts with the first of them. It does not sync, as no test
-// can kill it.
-func NewDatabase(t testing.TB) string {
+// NewSchema makes an empty schema in a database that the tests of the package share,
+// and returns a DSN under which it is all that a connection sees. At the end of the
+// test it is dropped. The server is shared, too: it starts with the first test that
+// asks. It does not sync, as no test can kill it. A database of its own would take a
+// test several times as long.
+func NewSchema(t testing.TB) string {
 	t.Helper()
 	server, err := sharedServer(t)
 	demand(t, err)
 	from := len(server.Log())
-	name := server.newDatabase(t, superuser)
+	name := "test_" + strings.ToLower(rand.Text())
+	if err := server.exec("CREATE SCHEMA " + name); err != nil {
+		t.Fatalf("making a schema: %v", err)
+	}
 	t.Cleanup(func() {
-		if err := server.exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
-			t.Errorf("dropping a database: %v", err)
+		if err := server.exec("DROP SCHEMA " + name + " CASCADE"); err != nil {
+			t.Errorf("dropping a schema: %v", err)
 		}
 		server.logOnFailure(t, from)
 	})
-	return server.DSN(name)
+	// In a form that psql reads, too.
+	return server.DSN("postgres") + "&options=" + url.QueryEscape("-csearch_path="+name)
 }
 
 func sharedServer(t testing.TB) (*Server, error) {
@@ -63,7 +71,7 @@ func sharedServer(t testing.TB) (*Server, error) {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if !shared.ends {
-		t.Fatal("the TestMain of a package that calls postgrestest.NewDatabase has to call postgrestest.Main")
+		t.Fatal("the TestMain of a package that calls postgrestest.NewSchema has to call postgrestest.Main")
 	}
 	if shared.server == nil && shared.err == nil {
 		shared.server, shared.err = start(NoSync(), Setting("max_connections", "300"))

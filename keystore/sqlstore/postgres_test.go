@@ -29,10 +29,10 @@ func TestPostgresKeepsTheContract(t *testing.T) {
 		return store
 	}
 	storetest.Run(t, storetest.Harness{
-		Open:   func(t *testing.T) keystore.Store { return open(t, postgrestest.NewDatabase(t)) },
+		Open:   func(t *testing.T) keystore.Store { return open(t, postgrestest.NewSchema(t)) },
 		Reopen: func(t *testing.T, s keystore.Store) keystore.Store { return open(t, dsns[s]) },
 		Restore: func(t *testing.T, backup []byte) keystore.Store {
-			dsn := postgrestest.NewDatabase(t)
+			dsn := postgrestest.NewSchema(t)
 			restorePostgres(t, dsn, backup)
 			return open(t, dsn)
 		},
