@@ -265,7 +265,11 @@ func (c *Cache) sharedRead(ctx context.Context, digest Digest, generation uint64
 	result := c.fills.DoChan(flight, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
-		return c.read(ctx, digest, generation)
+		g, err := c.read(ctx, digest, generation)
+		if err == nil && generation&changing == 0 {
+			c.keep(g)
+		}
+		return g, err
 	})
 	select {
 	case r := <-result:
@@ -283,9 +287,6 @@ func (c *Cache) read(ctx context.Context, digest Digest, generation uint64) (*Gr
 	}
 	g.generation = generation
 	g.prepare()
-	if generation&changing == 0 {
-		c.keep(g)
-	}
 	return g, nil
 }
 

@@ -24,6 +24,8 @@ type cluster struct {
 	eager, short bool
 	// deaf loses all notifications.
 	deaf bool
+	// delay is how long a message takes to nodes that are made from now on.
+	delay func() time.Duration
 	// cut makes nodes that begin without the feed.
 	cut bool
 	// twice runs the function of each update twice.
@@ -56,7 +58,8 @@ func newCluster(t *testing.T) *cluster {
 			t.Error(err)
 		}
 	})
-	return &cluster{Store: store, t: t, nodes: map[string]keystore.NodeState{}, members: map[*member]bool{}}
+	delay := func() time.Duration { return time.Millisecond + rand.N(time.Millisecond) }
+	return &cluster{Store: store, t: t, delay: delay, nodes: map[string]keystore.NodeState{}, members: map[*member]bool{}}
 }
 
 // gateway is a node of the cluster: a keyring, and the network between it and the
@@ -68,9 +71,8 @@ type gateway struct {
 
 func (c *cluster) gateway(options ...keystore.VaultOption) *gateway {
 	c.t.Helper()
-	l := &link{cluster: c, changed: make(chan struct{}), delay: func() time.Duration {
-		return time.Millisecond + rand.N(time.Millisecond)
-	}}
+	l := &link{cluster: c, changed: make(chan struct{})}
+	l.slow(c.delay)
 	l.feed.Store(c.cut)
 	vault, err := keystore.OpenVault(c.t.Context(), l, keystore.DefaultCacheSize, l.note, options...)
 	if err != nil {
@@ -138,7 +140,7 @@ const (
 // link is the network between a node and the store, which it is a store to.
 type link struct {
 	*cluster
-	delay   func() time.Duration
+	delay   atomic.Pointer[func() time.Duration]
 	feed    atomic.Bool // only the feed is cut off, not the records
 	reads   atomic.Int64
 	looking func() // runs between a read of the store and its answer
@@ -149,6 +151,8 @@ type link struct {
 	problems []string
 	wells    int
 }
+
+func (l *link) slow(delay func() time.Duration) { l.delay.Store(&delay) }
 
 // note takes the place of the log.
 func (l *link) note(problem string, err error) {
@@ -179,7 +183,7 @@ func gone(cause error) error { return fmt.Errorf("%w: %w", keystore.ErrUnavailab
 
 // pass is the way of a message. It takes a while, or for ever.
 func (l *link) pass(ctx context.Context) error {
-	time.Sleep(l.delay())
+	time.Sleep((*l.delay.Load())())
 	for {
 		if ctx.Err() != nil {
 			return gone(context.Cause(ctx))

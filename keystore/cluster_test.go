@@ -230,14 +230,14 @@ func TestAKeyMadeElsewhereWorksAtOnceAlsoWhereItWasRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A read that does not find it yet is under way all the time.
-		nodes[1].delay = func() time.Duration { return 1200 * time.Millisecond }
+		nodes[1].slow(func() time.Duration { return 1200 * time.Millisecond })
 		var early sync.WaitGroup
 		early.Go(func() { wantVerdicts(t, "before", nodes[1:], "imported", keystore.InvalidKey) })
 		time.Sleep(1500 * time.Millisecond) // it has read, and its answer is under way
 		if _, _, err := nodes[0].Import(t.Context(), []keystore.Record{record}); err != nil {
 			t.Fatal(err)
 		}
-		nodes[1].delay = func() time.Duration { return time.Millisecond }
+		nodes[1].slow(func() time.Duration { return time.Millisecond })
 		time.Sleep(500 * time.Millisecond)
 		wantVerdicts(t, "half a second later", nodes, "imported", keystore.OK)
 		early.Wait()
@@ -682,7 +682,8 @@ func TestLeasesThatMakeNoSenseAreRefused(t *testing.T) {
 	for _, bad := range []struct{ lease, stale time.Duration }{
 		{0, 0}, {999 * time.Millisecond, 0}, {-time.Second, 0}, {2 * time.Hour, 0}, {time.Minute, -1}, {time.Minute, 2 * time.Hour},
 	} {
-		l := &link{cluster: c, changed: make(chan struct{}), delay: func() time.Duration { return 0 }}
+		l := &link{cluster: c, changed: make(chan struct{})}
+		l.slow(c.delay)
 		v, err := keystore.OpenVault(t.Context(), l, keystore.MinCacheSize, l.note, keystore.WithLease(bad.lease, bad.stale))
 		if err == nil {
 			_ = v.Close()

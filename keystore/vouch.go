@@ -17,9 +17,9 @@ import (
 // shows every change but those that were committed after that beat, and they hold at
 // the latest when the lease is over.
 //
-// It follows that it does not matter how a grant came into memory: by a read that
-// began before the lease was lost and ended after there was a new one, by one that
-// many requests shared, or by one that proved a grant while there was no lease.
+// It follows that it does not matter how a grant came into memory, nor whether there
+// was a lease: also a read that began before a lease was lost, and ended after there
+// was another, is good for as long as its stamp is.
 
 // vouches reports whether g is as the store holds it, as far as a change that it does
 // not show can't hold yet. It is asked last in a verdict.
@@ -32,7 +32,8 @@ func (c *Cache) vouches(g *Grant) bool {
 func (c *Cache) vouched(g *Grant) bool { return c.node == nil || c.vouches(g) }
 
 // prove reads the grant from a store that is shared, for this caller only, and in a
-// bounded time.
+// bounded time. Memory does not get it: that fills itself, one read after the other,
+// so that it does not go back to what an older read found.
 func (c *Cache) prove(ctx context.Context, digest Digest) (*Grant, error) {
 	c.misses.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, c.node.proofTimeout())
