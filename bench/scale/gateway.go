@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/manykeys"
 )
 
 // gateway is a Caddy in a process of its own.
@@ -185,34 +184,6 @@ func (g *gateway) post(path, contentType string, body io.Reader) error {
 // importLines imports n keys, written while they are sent.
 func (g *gateway) importLines(n int) error {
 	r, w := io.Pipe()
-	go func() {
-		out := bufio.NewWriterSize(w, 1<<16)
-		var line bytes.Buffer
-		for i := range n {
-			writeKey(&line, i)
-			_, _ = line.WriteTo(out) // the pipe's other end says what is wrong
-		}
-		w.CloseWithError(out.Flush())
-	}()
+	go func() { w.CloseWithError(manykeys.Write(w, n, *per)) }() // the pipe's other end says what is wrong
 	return g.post("/import", "application/x-ndjson", r)
-}
-
-// text is the i-th key.
-func text(i int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "scale %d", i))
-	return fmt.Sprintf("live-%x", sum[:16])
-}
-
-// writeKey writes the lines of the i-th key: its own, and before the first key of an
-// owner that of the owner.
-func writeKey(out *bytes.Buffer, i int) {
-	c := i / *per
-	if i%(10**per) == 0 {
-		fmt.Fprintf(out, `{"account":{"id":"customer-%d","email":"customer-%[1]d@example.com","company":"Customer %[1]d"}}`+"\n", c/10)
-	}
-	credential := fmt.Sprintf("019a0000-%04x-7%03x-8000-%012x", c>>16&0xffff, c>>4&0xfff, c)
-	if i%*per == 0 {
-		fmt.Fprintf(out, `{"credential":{"id":"%s","account_id":"customer-%d","roles":["read"],"description":"imported"}}`+"\n", credential, c/10)
-	}
-	fmt.Fprintf(out, `{"key":{"credential_id":"%s","digest":"%x","created_at":"2024-05-06T07:08:09.000Z"}}`+"\n", credential, sha256.Sum256([]byte(text(i))))
 }

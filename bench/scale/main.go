@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/manykeys"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 )
@@ -131,7 +132,7 @@ func (b *bench) start() error {
 		if err != nil {
 			return err
 		}
-		if err := g.waitFor(text(rand.IntN(*keys))); err != nil {
+		if err := g.waitFor(manykeys.Text(rand.IntN(*keys))); err != nil {
 			return err
 		}
 		took := time.Since(begin)
@@ -177,7 +178,7 @@ func (b *bench) lookUp() error {
 	}
 	ask := func(n int) (sample, error) {
 		return measure(n, func() error {
-			if _, v, err := keyring.Verify(ctx, text(rand.IntN(*keys))); v != keystore.OK {
+			if _, v, err := keyring.Verify(ctx, manykeys.Text(rand.IntN(*keys))); v != keystore.OK {
 				return fmt.Errorf("a key is %v: %w", v, err)
 			}
 			return nil
