@@ -101,7 +101,7 @@ func (b *bench) startPlain(k *children, gc collector, directives string) (*proxy
 
 // startGated starts a Caddy with api_keys before the upstream, over a store.
 func (b *bench) startGated(k *children, gc collector, store string) (*proxy, error) {
-	global := fmt.Sprintf("api_keys {\n\t\tstore sqlite %s\n\t}", store)
+	global := fmt.Sprintf("api_keys {\n\t\tstore sqlite %q\n\t}", store)
 	p, err := b.startCaddy(k, gc, b.caddy, freeAddr(), global, "api_keys\n\t"+b.reverseProxy())
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -57,7 +58,7 @@ func wait(ctx context.Context, try func() error) (err error) {
 			return nil
 		}
 	}
-	return err
+	return errors.Join(err, ctx.Err())
 }
 
 // listening waits until a process listens at addr.
