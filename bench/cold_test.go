@@ -21,7 +21,7 @@ import (
 // the least that SQLite can do for it: a prepared look-up by primary key of a row of
 // 300 bytes. Both are timed in turns.
 func BenchmarkLookup(b *testing.B) {
-	const n = 50_000
+	const n = 1_000_000
 	store := filledStore(b, n)
 	bare := bareTable(b, n)
 	b.ReportAllocs()

@@ -5,6 +5,7 @@ package reliability
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -43,12 +44,18 @@ func TestTheCheckFinds(t *testing.T) {
 		{"a first use that stops nothing", findHalf, `UPDATE keys SET expires_at = 0, revoked_at = 0, revoked_reason = ''`},
 		{"a credential without a key", findHalf, `DELETE FROM keys WHERE credential_id = (SELECT id FROM credentials WHERE deleted_at = 0 LIMIT 1)`},
 		{"a deleted account with a key", findHalf, `UPDATE accounts SET deleted_at = 1`},
+		{"a grant is as before a change", findHalf, `UPDATE grants SET revoked_at = 0, superseded = FALSE`},
+		{"a grant is gone", findHalf, `DELETE FROM grants WHERE key_id = '%[2]s'`},
+		{"a grant of another digest", findHalf, `UPDATE grants SET digest = randomblob(32) WHERE key_id = '%[2]s'`},
 		{"a key without a credential", findUnsound, `UPDATE keys SET credential_id = 'nobody' WHERE id = '%[2]s'`},
 		{"a row that no index has", findUnsound, `PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '(credential_id, seq)', '(hint, seq)')
 			WHERE name = 'keys_of_credential'`},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			path := copyStore(t, whole)
+			if !strings.Contains(c.damage, "grants") {
+				c.damage += "; DELETE FROM grants; INSERT INTO grants SELECT " + grantSources // so that only the damage is found
+			}
 			spoil(t, path, fmt.Sprintf(c.damage+" -- %[1]s %[2]s %[3]s", anyOf(l.accounts), anyOf(keysOf(l.texts)), anyOf(l.revoked)))
 			if found := l.check(t, path); len(found[c.kind]) == 0 {
 				t.Errorf("nothing is %s; found: %v", c.kind, found)

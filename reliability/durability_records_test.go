@@ -33,7 +33,15 @@ var nowhere = []struct{ what, query string }{
 			AND (k.revoked_at = 0 AND k.expires_at = 0 OR k.revoked_reason IN ('by hand', 'the mail was refused')))`},
 	{"works though its credential or account is deleted", `SELECT k.id FROM keys k JOIN credentials c ON c.id = k.credential_id
 		JOIN accounts a ON a.id = c.account_id WHERE k.revoked_at = 0 AND k.expires_at = 0 AND (c.deleted_at <> 0 OR a.deleted_at <> 0)`},
+	{"has a grant that differs from its records, or none", `SELECT id FROM (SELECT k.id AS id, ` + grantSources + ` EXCEPT SELECT key_id, * FROM grants)`},
+	{"is in a grant only", `SELECT key_id FROM (SELECT key_id, * FROM grants EXCEPT SELECT k.id, ` + grantSources + `)`},
 }
+
+// grantSources are the rows that the table grants has to have.
+const grantSources = `k.digest, k.id, k.digest_kind, k.activates_at, k.expires_at, k.unused_expires_at, k.first_used_at,
+		k.revoked_at, k.superseded_by <> '', c.id, c.package, c.roles, c.allowed_ips, c.active AND c.deleted_at = 0,
+		c.expires_at, a.id, a.number, a.email, a.active AND a.deleted_at = 0
+	FROM keys k JOIN credentials c ON c.id = k.credential_id JOIN accounts a ON a.id = c.account_id`
 
 // checkRecords looks at the tables of the open store at path.
 func (l *ledger) checkRecords(t *testing.T, path string, f findings) {
