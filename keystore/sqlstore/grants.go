@@ -22,14 +22,26 @@ const (
 	grantJoin = ` FROM keys k JOIN credentials c ON c.id = k.credential_id JOIN accounts a ON a.id = c.account_id `
 )
 
-// grantInsert makes the grant of a new key from the values of newGrant. Like the
-// load statements it takes no row from a SELECT.
+// What the grant of a new key has from its owners, and where that is.
+var (
+	fromOwners = strings.Split(grantSources, ",")[9:]
+	owned      = ` FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE c.id = $10`
+)
+
+// grantInsert makes the grant of a new key from the values of newGrant. A digest that
+// another key has is in the way.
 func grantInsert() string {
+	return `INSERT INTO grants (digest, ` + grantColumns + `)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, c.id,` + strings.Join(fromOwners, ",") + owned
+}
+
+// grantLoad is grantInsert in the form of the load statements.
+func grantLoad() string {
 	values := `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10`
-	for _, source := range strings.Split(grantSources, ",")[9:] {
-		values += `, (SELECT ` + source + ` FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE c.id = $10)`
+	for _, source := range fromOwners {
+		values += `, (SELECT` + source + owned + `)`
 	}
-	return `INSERT INTO grants (digest, ` + grantColumns + `) VALUES (` + values + `)`
+	return `INSERT INTO grants (digest, ` + grantColumns + `) VALUES (` + values + `) ON CONFLICT DO NOTHING`
 }
 
 // newGrant are the values that a new key has itself.

@@ -218,9 +218,8 @@ var texts = [statements]string{
 		WHERE id = $1 AND (last_used_at < $3 OR first_used_at = 0)
 		RETURNING first_used_at`,
 
-	// A digest that another key has is in the way of an insertion.
 	insertGrant:              grantInsert(),
-	loadGrant:                grantInsert() + ` ON CONFLICT DO NOTHING`,
+	loadGrant:                grantLoad(),
 	updateGrant:              grantUpdate(`k.id = $1`),
 	updateGrantsOfCredential: grantUpdate(`c.id = $1`),
 	updateGrantsOfAccount:    grantUpdate(`a.id = $1`),
