@@ -308,14 +308,19 @@ func TestWhatIsNoWholeBackupIsRefused(t *testing.T) {
 	s.close()
 	edit := func(change func([]byte) []byte) []byte { return change(bytes.Clone(whole)) }
 	for name, content := range map[string][]byte{
-		"an empty file":           {},
-		"a text":                  []byte("id,key\n1,abc\n"),
-		"a truncated file":        edit(func(b []byte) []byte { return b[:len(b)-4096] }),
-		"a part of the header":    edit(func(b []byte) []byte { return b[:50] }),
-		"another program's file":  edit(func(b []byte) []byte { b[71]++; return b }),
-		"a newer schema":          edit(func(b []byte) []byte { b[63] = 200; return b }),
-		"a page of zeros":         edit(func(b []byte) []byte { clear(b[len(b)/2/4096*4096:][:4096]); return b }),
-		"a bit that has flipped":  edit(func(b []byte) []byte { b[len(b)/2/4096*4096] ^= 0x40; return b }),
+		"an empty file":             {},
+		"a text":                    []byte("id,key\n1,abc\n"),
+		"a truncated file":          edit(func(b []byte) []byte { return b[:len(b)-4096] }),
+		"a part of the header":      edit(func(b []byte) []byte { return b[:50] }),
+		"another program's file":    edit(func(b []byte) []byte { b[71]++; return b }),
+		"a newer schema":            edit(func(b []byte) []byte { b[63] = 200; return b }),
+		"a page of zeros":           edit(func(b []byte) []byte { clear(b[len(b)/2/4096*4096:][:4096]); return b }),
+		"a bit that has flipped":    edit(func(b []byte) []byte { b[len(b)/2/4096*4096] ^= 0x40; return b }),
+		"a revoked key's old grant": edit(func(b []byte) []byte { return changed(t, b, "UPDATE keys SET revoked_at = 1") }),
+		"a grant less": edit(func(b []byte) []byte {
+			return changed(t, b, "DELETE FROM grants WHERE key_id = (SELECT max(id) FROM keys)")
+		}),
+		"a grant of no key":       edit(func(b []byte) []byte { return changed(t, b, "DELETE FROM keys WHERE id = (SELECT max(id) FROM keys)") }),
 		"a page of another place": edit(func(b []byte) []byte { copy(b[len(b)/2/4096*4096:][:4096], b[4096*3:]); return b }),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -341,6 +346,26 @@ func TestWhatIsNoWholeBackupIsRefused(t *testing.T) {
 	if _, err := restore(t, newPath(t), backup, false); err != nil {
 		t.Errorf("the whole backup: %v", err)
 	}
+}
+
+// changed is a store's file after a change by hand.
+func changed(t *testing.T, file []byte, change string) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "changed.db")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil { // which moves the log into the file
+		t.Fatal(err)
+	}
+	return read(t, path)
 }
 
 func TestOnlyForceReplacesAStoreThatCantBeRead(t *testing.T) {
