@@ -56,6 +56,7 @@ func BenchmarkAccept(b *testing.B) {
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(verdicts)/float64(floors), "x-floor")
+			b.ReportMetric(float64(verdicts)/float64(b.N), "ns/verdict")
 			if floor.missed > floor.asked/100 || store.lookups.Load() > int64(b.N/100+3*n) {
 				b.Errorf("not in the cache: %d of %d, %d", floor.missed, floor.asked, store.lookups.Load())
 			}

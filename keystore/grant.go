@@ -11,33 +11,35 @@ import (
 // credential and its account, as the store held them at one moment. It is
 // immutable, shared between requests, and passed by pointer only.
 //
-// What every verdict reads comes first, so that it lies in as few cache lines as
-// possible: of many keys, each is cold.
+// A Grant is four lines of the processor's cache, and lies on their bounds. Of many
+// keys each is cold, and each line that a verdict reads is fetched from memory: what
+// every verdict reads is the first, what a route may ask for is the second.
 type Grant struct {
 	Digest Digest
 	// generation is that of the digest's shard before the store was read.
 	generation uint64
-	// from and until are between when the grant by itself is OK; see prepare.
-	from, until Instant
-	// noted is when a use was last handed to the batch of uses.
-	noted atomic.Int64
-
-	Package    string
-	AllowedIPs []netip.Prefix
-	Roles      []string
-
-	RevokedAt           Instant
-	ActivatesAt         Instant
-	ExpiresAt           Instant
-	CredentialExpiresAt Instant // ends every key of the credential
-	UnusedExpiresAt     Instant
-	FirstUsedAt         Instant
+	// The grant by itself is OK from ActivatesAt until then; see prepare.
+	until       Instant
+	ActivatesAt Instant
+	// noted is the second, cut to 32 bits, in which a use was last handed to the
+	// batch of uses.
+	noted atomic.Uint32
 	// AccountActive and CredentialActive are false for tombstones too.
 	AccountActive    bool
 	CredentialActive bool
 	// Superseded tells a key that a rotation bounds from one that merely has
 	// an expiry.
 	Superseded bool
+
+	Package    string
+	AllowedIPs []netip.Prefix
+	Roles      []string
+
+	ExpiresAt           Instant
+	CredentialExpiresAt Instant // ends every key of the credential
+	UnusedExpiresAt     Instant
+	FirstUsedAt         Instant
+	RevokedAt           Instant
 
 	DigestKind    DigestKind
 	KeyID         string
@@ -49,12 +51,12 @@ type Grant struct {
 
 // prepare makes a grant that is going to be cached quick to judge.
 func (g *Grant) prepare() {
-	g.from, g.until = g.ActivatesAt, g.StopsAt()
+	g.until = g.StopsAt()
 	if g.until == 0 {
 		g.until = math.MaxInt64
 	}
 	if g.RevokedAt != 0 || !g.AccountActive || !g.CredentialActive {
-		g.until = g.from // never
+		g.until = g.ActivatesAt // never
 	}
 	// Names that many grants have in common become one text in memory, which is
 	// warm when it is compared.

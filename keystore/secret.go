@@ -77,6 +77,19 @@ const (
 	maxPrefix    = 16
 )
 
+// base62Digits is the value of each byte as a digit of base62, or notBase62.
+var base62Digits = func() (digits [256]uint8) {
+	for i := range digits {
+		digits[i] = notBase62
+	}
+	for i := range len(base62) {
+		digits[base62[i]] = uint8(i)
+	}
+	return digits
+}()
+
+const notBase62 = 0xff
+
 // secret is a key's text before its record exists.
 type secret struct {
 	id   string
@@ -155,14 +168,15 @@ func plausible(text string) bool {
 // of what precedes it.
 func checksumFits(text string) bool {
 	body := len(text) - crcLength
-	crc := crc32.ChecksumIEEE(bytesOf(text[:body]))
-	for i := len(text) - 1; i >= body; i-- {
-		if text[i] != base62[crc%uint32(len(base62))] {
+	var written uint64
+	for i := body; i < len(text); i++ {
+		digit := base62Digits[text[i]]
+		if digit == notBase62 {
 			return false
 		}
-		crc /= uint32(len(base62))
+		written = written*uint64(len(base62)) + uint64(digit)
 	}
-	return true
+	return written == uint64(crc32.ChecksumIEEE(bytesOf(text[:body])))
 }
 
 // visible reports whether all of text is visible ASCII, '!' to '~'. It looks at

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 )
 
 // uses collects when keys were used, for one write a while instead of one a
@@ -16,9 +15,9 @@ type uses struct {
 }
 
 const (
-	// useGranularity is how often one key's use is noted at most, so that a busy
-	// key takes the lock once a minute.
-	useGranularity = Instant(time.Minute / time.Millisecond)
+	// useGranularity is how often one key's use is noted at most, in seconds, so that
+	// a busy key takes the lock once a minute.
+	useGranularity = 60
 	// maxPendingUses bounds what is kept while the store can't be written.
 	maxPendingUses = 1 << 17
 	// useBatch is how many are written at a time, so that changes need not wait
@@ -28,8 +27,8 @@ const (
 
 // note records that the key was accepted at now.
 func (u *uses) note(g *Grant, now Instant) {
-	last := g.noted.Load()
-	if now < Instant(last)+useGranularity || !g.noted.CompareAndSwap(last, int64(now)) {
+	last, second := g.noted.Load(), uint32(now/1000)
+	if second-last < useGranularity || !g.noted.CompareAndSwap(last, second) {
 		return
 	}
 	u.mu.Lock()

@@ -79,7 +79,7 @@ type Requirement struct {
 // verdictAt judges what the grant itself says at now.
 func (g *Grant) verdictAt(now Instant) Verdict {
 	switch {
-	case g.from <= now && now < g.until:
+	case g.ActivatesAt <= now && now < g.until:
 		return OK
 	case g.RevokedAt != 0:
 		return RevokedKey
