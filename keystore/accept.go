@@ -88,7 +88,7 @@ type Request struct {
 // [Keyring.Verify].
 func (kr *Keyring) Accept(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
 	g, v, now, err := kr.judge(ctx, text, &r)
-	if v == OK && g.awaitsFirstUse() {
+	if v == OK && g.is(awaitsFirstUse) {
 		if err := kr.takeIntoUse(ctx, g); err != nil {
 			return g, StoreUnavailable, err
 		}
@@ -121,7 +121,7 @@ func (kr *Keyring) worth(g *Grant, r *Request) (Verdict, Instant) {
 	now := kr.Now()
 	v := g.verdictAt(now)
 	if v == OK {
-		v = g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
+		v = kr.meets(g, r)
 	}
 	return v, now
 }
@@ -154,7 +154,7 @@ func (kr *Keyring) Recheck(ctx context.Context, g *Grant, r Request) (*Grant, Ve
 	if v := g.verdictAt(kr.Now()); v != OK {
 		return g, v
 	}
-	return g, g.meets(r.Requirement, kr.isManagement(g.Package), r.ClientIP)
+	return g, kr.meets(g, &r)
 }
 
 // isManagement reports whether keys of the package open only what names it. A

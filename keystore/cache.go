@@ -46,7 +46,7 @@ type Cache struct {
 	store   Store
 	known   known
 	entries *ristretto.Cache[uint64, *Grant]
-	shards  [shards]shard
+	shards  []shard // a power of two
 	fills   singleflight.Group
 	misses  atomic.Uint64
 	// node is nil unless the store is shared.
@@ -93,7 +93,11 @@ type askingLock struct {
 }
 
 const (
-	shards       = 1 << 16
+	// A cache has as many shards as it has room for grants, within bounds: with fewer,
+	// a shard remembers another key's entry more often. Each is 32 bytes.
+	minShards = 1 << 16
+	maxShards = 1 << 20
+
 	askingShards = 64
 
 	// askEvery is of how many look-ups one asks ristretto although the shard knows
@@ -117,6 +121,9 @@ const (
 	// entryOverhead is about what ristretto and its maps hold beside a grant.
 	entryOverhead = 160
 
+	// typicalCost is about the cost of a grant.
+	typicalCost = int64(unsafe.Sizeof(Grant{})) + entryOverhead + 200
+
 	// fillTimeout bounds a read of the store that several requests wait for.
 	fillTimeout = 10 * time.Second
 	// fillTries bounds how often a fill starts anew because its shard moved.
@@ -127,7 +134,8 @@ const (
 // NewCache makes a cache of at most size bytes before a store. The cache owns
 // the store from then on.
 func NewCache(store Store, size int64) (*Cache, error) {
-	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)}}
+	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)},
+		shards: make([]shard, shardsFor(size))}
 	var err error
 	c.entries, err = ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
 		NumCounters:        counters(size),
@@ -150,9 +158,15 @@ func NewCache(store Store, size int64) (*Cache, error) {
 
 // counters is ten for each grant that the budget holds, as ristretto advises.
 // The counters are made at once, so that their number has a bound of its own.
-func counters(size int64) int64 {
-	const typical = int64(unsafe.Sizeof(Grant{})) + entryOverhead + 200
-	return min(max(10*(size/typical), 1000), maxCounters)
+func counters(size int64) int64 { return min(max(10*(size/typicalCost), 1000), maxCounters) }
+
+// shardsFor is the number of shards for a budget of size bytes.
+func shardsFor(size int64) int {
+	n := minShards
+	for n < maxShards && int64(n) < size/typicalCost {
+		n *= 2
+	}
+	return n
 }
 
 // Resize changes the budget, in bytes.
@@ -212,7 +226,7 @@ func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 
 // entry asks ristretto, if it is still open.
 func (c *Cache) entry(digest *Digest) *Grant {
-	lock := &c.asking[digest[10]%askingShards]
+	lock := &c.asking[digest[12]%askingShards]
 	lock.RLock()
 	defer lock.RUnlock()
 	if c.closed.Load() {
@@ -226,7 +240,7 @@ func (c *Cache) entry(digest *Digest) *Grant {
 // so that those who ask before ristretto has decided on it do not read the store
 // anew, and until ristretto decides against it.
 func (c *Cache) keep(g *Grant) {
-	lock := &c.asking[g.Digest[10]%askingShards]
+	lock := &c.asking[g.Digest[12]%askingShards]
 	lock.RLock()
 	defer lock.RUnlock()
 	if c.closed.Load() {
@@ -357,7 +371,7 @@ func (c *Cache) Close() error {
 }
 
 func (c *Cache) shard(digest *Digest) *shard {
-	return &c.shards[binary.LittleEndian.Uint16(digest[8:])]
+	return &c.shards[int(binary.LittleEndian.Uint32(digest[8:]))&(len(c.shards)-1)]
 }
 
 // word is ristretto's key for a digest.

@@ -30,6 +30,7 @@ type Grant struct {
 	// Superseded tells a key that a rotation bounds from one that merely has
 	// an expiry.
 	Superseded bool
+	marks      marks
 
 	Package    string
 	AllowedIPs []netip.Prefix
@@ -49,6 +50,17 @@ type Grant struct {
 	AccountEmail  string
 }
 
+// marks are what else a verdict must look at, so that most need not.
+type marks uint8
+
+const (
+	// awaitsFirstUse: accepting the key would be the use that stops older ones.
+	awaitsFirstUse marks = 1 << iota
+	// restricted: the key has a package or addresses, which routes and clients must
+	// fit.
+	restricted
+)
+
 // prepare makes a grant that is going to be cached quick to judge.
 func (g *Grant) prepare() {
 	g.until = g.StopsAt()
@@ -58,6 +70,12 @@ func (g *Grant) prepare() {
 	if g.RevokedAt != 0 || !g.AccountActive || !g.CredentialActive {
 		g.until = g.ActivatesAt // never
 	}
+	if g.UnusedExpiresAt != 0 && g.FirstUsedAt == 0 {
+		g.marks |= awaitsFirstUse
+	}
+	if g.Package != "" || len(g.AllowedIPs) > 0 {
+		g.marks |= restricted
+	}
 	// Names that many grants have in common become one text in memory, which is
 	// warm when it is compared.
 	g.Package = unique.Make(g.Package).Value()
@@ -66,6 +84,8 @@ func (g *Grant) prepare() {
 		g.Roles[i] = unique.Make(r).Value()
 	}
 }
+
+func (g *Grant) is(m marks) bool { return g.marks&m != 0 }
 
 // StopsAt is the moment at which the key stops on its own, zero if none is
 // known.

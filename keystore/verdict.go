@@ -93,9 +93,16 @@ func (g *Grant) verdictAt(now Instant) Verdict {
 	return OK
 }
 
+// asksNothing reports whether every key that is not restricted meets it.
+func (req *Requirement) asksNothing() bool { return len(req.Packages) == 0 && len(req.Roles) == 0 }
+
 // meets judges the grant against what a route requires and where the client is.
-func (g *Grant) meets(req *Requirement, management bool, clientIP string) Verdict {
-	if management && !req.Management && len(req.Packages) == 0 {
+func (kr *Keyring) meets(g *Grant, r *Request) Verdict {
+	req := r.Requirement
+	if req.asksNothing() && !g.is(restricted) {
+		return OK
+	}
+	if kr.isManagement(g.Package) && !req.Management && len(req.Packages) == 0 {
 		return WrongPackage
 	}
 	for _, any := range req.Packages {
@@ -108,7 +115,7 @@ func (g *Grant) meets(req *Requirement, management bool, clientIP string) Verdic
 			return MissingRole
 		}
 	}
-	if len(g.AllowedIPs) > 0 && !g.allowsIP(clientIP) {
+	if len(g.AllowedIPs) > 0 && !g.allowsIP(r.ClientIP) {
 		return IPNotAllowed
 	}
 	return OK
@@ -140,7 +147,3 @@ func (g *Grant) Notice(now Instant) Instant {
 	}
 	return stop
 }
-
-// awaitsFirstUse reports whether accepting the key now would be the use that
-// stops older ones.
-func (g *Grant) awaitsFirstUse() bool { return g.UnusedExpiresAt != 0 && g.FirstUsedAt == 0 }
