@@ -21,7 +21,7 @@ const (
 	floodRatio = 20
 	zipf       = 1.01
 	// grantBytes is about what the cache takes a grant of a memoryStore for.
-	grantBytes = int64(unsafe.Sizeof(keystore.Grant{})) + 160 + 12 + 2*36 + 16 + 4
+	grantBytes = int64(unsafe.Sizeof(keystore.Grant{})) + 240 + 12 + 2*36 + 16 + 4
 )
 
 // BenchmarkFlood is how many of the good keys are found in the cache while nothing

@@ -88,7 +88,7 @@ type Request struct {
 // [Keyring.Verify].
 func (kr *Keyring) Accept(ctx context.Context, text string, r Request) (*Grant, Verdict, error) {
 	g, v, now, err := kr.judge(ctx, text, &r)
-	if v == OK && g.is(awaitsFirstUse) {
+	if v == OK && g.awaitsFirstUse() {
 		if err := kr.takeIntoUse(ctx, g); err != nil {
 			return g, StoreUnavailable, err
 		}

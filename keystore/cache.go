@@ -93,8 +93,9 @@ type askingLock struct {
 }
 
 const (
-	// A cache has as many shards as it has room for grants, within bounds: with fewer,
-	// a shard remembers another key's entry more often. Each is 32 bytes.
+	// A cache has two shards for each three grants that it has room for, or more,
+	// within bounds: with fewer, a shard is more often found to remember another
+	// key's grant. Each is 32 bytes.
 	minShards = 1 << 16
 	maxShards = 1 << 20
 
@@ -102,7 +103,7 @@ const (
 
 	// askEvery is of how many look-ups one asks ristretto although the shard knows
 	// the answer, so that ristretto learns what is in use.
-	askEvery = 16
+	askEvery = 64
 
 	// A generation is a counter, and in its low bits how many changes to grants of
 	// the shard have begun and not ended. Each value comes once.
@@ -118,8 +119,9 @@ const (
 	// maxCounters bounds what ristretto allocates at once, to about 200 MiB.
 	maxCounters = 1 << 26
 
-	// entryOverhead is about what ristretto and its maps hold beside a grant.
-	entryOverhead = 160
+	// entryOverhead is about what ristretto with its maps and counters, and the shards
+	// hold beside a grant.
+	entryOverhead = 240
 
 	// typicalCost is about the cost of a grant.
 	typicalCost = int64(unsafe.Sizeof(Grant{})) + entryOverhead + 200
@@ -156,14 +158,15 @@ func NewCache(store Store, size int64) (*Cache, error) {
 	return c, nil
 }
 
-// counters is ten for each grant that the budget holds, as ristretto advises.
-// The counters are made at once, so that their number has a bound of its own.
-func counters(size int64) int64 { return min(max(10*(size/typicalCost), 1000), maxCounters) }
+// counters is eight for each grant that the budget holds, for about 40 bytes.
+// Ristretto advises ten, but more do not make it choose better here. The counters are
+// made at once, so that their number has a bound of its own.
+func counters(size int64) int64 { return min(max(8*(size/typicalCost), 1000), maxCounters) }
 
 // shardsFor is the number of shards for a budget of size bytes.
 func shardsFor(size int64) int {
 	n := minShards
-	for n < maxShards && int64(n) < size/typicalCost {
+	for n < maxShards && int64(n)*3 < 2*(size/typicalCost) {
 		n *= 2
 	}
 	return n

@@ -29,3 +29,18 @@ func FuzzMistypedToken(f *testing.F) {
 		}
 	})
 }
+
+// FuzzChecksum: reading a checksum and writing it agree on every text.
+func FuzzChecksum(f *testing.F) {
+	f.Add("key_", "000000")
+	f.Add("x", checksum("x"))
+	f.Add("", "zzzzzz")
+	f.Fuzz(func(t *testing.T, head, tail string) {
+		if len(tail) != crcLength {
+			tail = checksum(head)
+		}
+		if fits := checksumFits(head + tail); fits != (tail == checksum(head)) {
+			t.Errorf("%q fits %q: %t; its checksum is %q", tail, head, fits, checksum(head))
+		}
+	})
+}

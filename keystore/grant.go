@@ -3,6 +3,7 @@ package keystore
 import (
 	"math"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"unique"
 )
@@ -30,7 +31,10 @@ type Grant struct {
 	// Superseded tells a key that a rotation bounds from one that merely has
 	// an expiry.
 	Superseded bool
-	marks      marks
+	// plain says that the key has no package and no addresses, and that its first use
+	// stops no other: most verdicts need no more than this line then. Only prepare
+	// says so.
+	plain bool
 
 	Package    string
 	AllowedIPs []netip.Prefix
@@ -50,17 +54,6 @@ type Grant struct {
 	AccountEmail  string
 }
 
-// marks are what else a verdict must look at, so that most need not.
-type marks uint8
-
-const (
-	// awaitsFirstUse: accepting the key would be the use that stops older ones.
-	awaitsFirstUse marks = 1 << iota
-	// restricted: the key has a package or addresses, which routes and clients must
-	// fit.
-	restricted
-)
-
 // prepare makes a grant that is going to be cached quick to judge.
 func (g *Grant) prepare() {
 	g.until = g.StopsAt()
@@ -70,12 +63,7 @@ func (g *Grant) prepare() {
 	if g.RevokedAt != 0 || !g.AccountActive || !g.CredentialActive {
 		g.until = g.ActivatesAt // never
 	}
-	if g.UnusedExpiresAt != 0 && g.FirstUsedAt == 0 {
-		g.marks |= awaitsFirstUse
-	}
-	if g.Package != "" || len(g.AllowedIPs) > 0 {
-		g.marks |= restricted
-	}
+	g.plain = g.Package == "" && len(g.AllowedIPs) == 0 && !g.awaitsFirstUse()
 	// Names that many grants have in common become one text in memory, which is
 	// warm when it is compared.
 	g.Package = unique.Make(g.Package).Value()
@@ -83,9 +71,26 @@ func (g *Grant) prepare() {
 	for i, r := range g.Roles {
 		g.Roles[i] = unique.Make(r).Value()
 	}
+	together(&g.KeyID, &g.CredentialID, &g.AccountID, &g.AccountEmail)
 }
 
-func (g *Grant) is(m marks) bool { return g.marks&m != 0 }
+// together moves texts into one piece of memory, for the garbage collector looks at
+// each piece of each grant.
+func together(texts ...*string) {
+	size := 0
+	for _, t := range texts {
+		size += len(*t)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for _, t := range texts {
+		all.WriteString(*t)
+	}
+	rest := all.String()
+	for _, t := range texts {
+		*t, rest = rest[:len(*t)], rest[len(*t):]
+	}
+}
 
 // StopsAt is the moment at which the key stops on its own, zero if none is
 // known.

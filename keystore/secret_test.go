@@ -20,13 +20,13 @@ func TestTokenHasTheDocumentedShape(t *testing.T) {
 		t.Errorf("text %q does not carry its id %q", s.text, s.id)
 	}
 	head, crc := s.text[:len(s.text)-6], s.text[len(s.text)-6:]
-	if want := slowBase62(crc32.ChecksumIEEE([]byte(head))); crc != want {
+	if want := slowBase62(big.NewInt(int64(crc32.ChecksumIEEE([]byte(head))))); crc != want {
 		t.Errorf("checksum %q, want %q", crc, want)
 	}
 }
 
 // slowBase62 is the checksum's encoding, written another way.
-func slowBase62(crc uint32) string {
+func slowBase62(crc *big.Int) string {
 	// math/big counts 0-9a-zA-Z; ours is 0-9A-Za-z.
 	swapped := strings.Map(func(c rune) rune {
 		switch {
@@ -36,8 +36,30 @@ func slowBase62(crc uint32) string {
 			return c + 32
 		}
 		return c
-	}, big.NewInt(int64(crc)).Text(62))
+	}, crc.Text(62))
 	return strings.Repeat("0", 6-len(swapped)) + swapped
+}
+
+func TestChecksumFitsAsItIsWrittenOnly(t *testing.T) {
+	for _, head := range []string{"a", "key_", randomBase62(49), randomBase62(100)} {
+		written := checksum(head)
+		for at := range written {
+			for c := range 256 {
+				tail := written[:at] + string([]byte{byte(c)}) + written[at+1:]
+				if fits := checksumFits(head + tail); fits != (tail == written) {
+					t.Errorf("%q fits %q: %t; its checksum is %q", tail, head, fits, written)
+				}
+			}
+		}
+	}
+}
+
+func TestChecksumDoesNotFitBeyondItsRange(t *testing.T) {
+	const head = "key_000000000000_"
+	beyond := big.NewInt(1<<32 + int64(crc32.ChecksumIEEE([]byte(head))))
+	if tail := slowBase62(beyond); len(tail) != crcLength || checksumFits(head+tail) {
+		t.Errorf("%q fits %q, of which it is the checksum and 2^32", tail, head)
+	}
 }
 
 func TestFormats(t *testing.T) {

@@ -93,13 +93,13 @@ func (g *Grant) verdictAt(now Instant) Verdict {
 	return OK
 }
 
-// asksNothing reports whether every key that is not restricted meets it.
+// asksNothing reports whether every plain key meets it.
 func (req *Requirement) asksNothing() bool { return len(req.Packages) == 0 && len(req.Roles) == 0 }
 
 // meets judges the grant against what a route requires and where the client is.
 func (kr *Keyring) meets(g *Grant, r *Request) Verdict {
 	req := r.Requirement
-	if req.asksNothing() && !g.is(restricted) {
+	if g.plain && req.asksNothing() {
 		return OK
 	}
 	if kr.isManagement(g.Package) && !req.Management && len(req.Packages) == 0 {
@@ -146,4 +146,10 @@ func (g *Grant) Notice(now Instant) Instant {
 		return 0
 	}
 	return stop
+}
+
+// awaitsFirstUse reports whether accepting the key now would be the use that
+// stops older ones.
+func (g *Grant) awaitsFirstUse() bool {
+	return !g.plain && g.UnusedExpiresAt != 0 && g.FirstUsedAt == 0
 }
