@@ -65,6 +65,12 @@ func filledStore(b *testing.B, n int) *sqlstore.Store {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = store.Close() })
+	fill(b, store, n)
+	return store
+}
+
+func fill(b *testing.B, store keystore.Store, n int) {
+	b.Helper()
 	const batch = 10_000
 	for first := 0; first < n; first += batch {
 		err := store.Update(b.Context(), func(tx keystore.Tx) error {
@@ -79,7 +85,6 @@ func filledStore(b *testing.B, n int) *sqlstore.Store {
 			b.Fatal(err)
 		}
 	}
-	return store
 }
 
 // load stores the i-th key, its credential, and its account if it is the first of it.
