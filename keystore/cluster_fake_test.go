@@ -143,7 +143,8 @@ type link struct {
 	delay   atomic.Pointer[func() time.Duration]
 	feed    atomic.Bool // only the feed is cut off, not the records
 	reads   atomic.Int64
-	looking func() // runs between a read of the store and its answer
+	called  atomic.Pointer[time.Time] // when the last beat was called that succeeded
+	looking func()                    // runs between a read of the store and its answer
 
 	state    sync.Mutex
 	is       condition
@@ -357,12 +358,16 @@ func (m *member) one(do func() error) error {
 }
 
 func (m *member) Beat(ctx context.Context, report keystore.NodeReport) (state keystore.FeedState, err error) {
+	call := time.Now()
 	err = m.one(func() error {
 		return m.ask(ctx, func() error {
 			state = m.cluster.beat(m.id, report)
 			return nil
 		})
 	})
+	if err == nil {
+		m.called.Store(&call)
+	}
 	return state, err
 }
 

@@ -216,6 +216,17 @@ func TestLostNotificationsDelayAndNothingElse(t *testing.T) {
 		}
 		wantVerdicts(t, "afterwards", nodes, key.Text, keystore.RevokedKey)
 	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		alone := c.gateways(1)[0]
+		c.deaf = true
+		key := alone.issue(keystore.Credential{})
+		began := time.Now()
+		alone.revoke(t.Context(), key)
+		if took := time.Since(began); took > 50*time.Millisecond {
+			t.Errorf("a node that is alone waited %v", took)
+		}
+	})
 }
 
 func TestAKeyMadeElsewhereWorksAtOnceAlsoWhereItWasRefused(t *testing.T) {
@@ -305,26 +316,37 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// outlasted waits for the end of the lease, and returns how long ago the last beat was
+// called.
+func (g *gateway) outlasted() time.Duration {
+	for g.leased() {
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(*g.called.Load())
+}
+
+func TestALeaseCountsFromBeforeTheBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newCluster(t).gateways(1)[0]
+		g.slow(func() time.Duration { return time.Second })
+		time.Sleep(bound)
+		g.becomes(hangs)
+		if took := g.outlasted(); took > bound || took < bound-bound/50 {
+			t.Errorf("it ended %v after the call of the beat", took)
+		}
+	})
+}
+
 // TestASuspensionCountsAgainstTheLease: half a second of it is borne, and makes the
 // lease end that much sooner.
 func TestASuspensionCountsAgainstTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead atomic.Int64
-		nodes := newCluster(t).gateways(1, keystore.WithWall(func() time.Duration { return time.Duration(ahead.Load()) }))
-		nodes[0].becomes(hangs)
-		ends := func() (left time.Duration) {
-			for began := time.Now(); nodes[0].leased(); left = time.Since(began) {
-				time.Sleep(time.Millisecond)
-			}
-			return left
-		}
-		whole := ends()
-		nodes[0].becomes(up)
-		time.Sleep(bound)
-		nodes[0].becomes(hangs)
+		g := newCluster(t).gateways(1, keystore.WithWall(func() time.Duration { return time.Duration(ahead.Load()) }))[0]
+		g.becomes(hangs)
 		ahead.Add(int64(500 * time.Millisecond))
-		if got := ends(); got > bound-500*time.Millisecond || whole < 7*time.Second {
-			t.Errorf("the lease lasted %v, without the suspension %v", got, whole)
+		if took := g.outlasted(); took > bound-500*time.Millisecond {
+			t.Errorf("it ended %v after the call of the beat, and half a second unseen", took)
 		}
 	})
 }
@@ -462,6 +484,14 @@ func TestStreams(t *testing.T) {
 		if nodes[1].reads.Load() != reads {
 			t.Error("the store was asked under a lease")
 		}
+		ended, _, _ := nodes[1].Accept(t.Context(), nodes[0].issue(keystore.Credential{}).Text, needs)
+		if _, err := nodes[0].RevokeKey(t.Context(), ended.KeyID, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, v := nodes[1].Recheck(t.Context(), ended, needs); v != keystore.RevokedKey {
+			t.Errorf("under a lease, of a key that another node revoked: %v", v)
+		}
+		want("under a lease, beside a change", keystore.OK)
 		nodes[1].becomes(hangs)
 		want("in an outage within the lease", keystore.OK)
 		time.Sleep(bound)
@@ -746,4 +776,53 @@ func TestAVerdictOfASharedStoreAllocatesNothing(t *testing.T) {
 	if n != 0 && !raceDetector {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// TestOneNodeSendsAMail has all nodes take the mails that are due, and one of them die
+// with the mail that it took.
+func TestOneNodeSendsAMail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const mails = 20
+		nodes := newCluster(t).gateways(3)
+		for i := range mails {
+			address := string(rune('a'+i)) + "@example.com"
+			nodes[0].account(keystore.Account{Email: address})
+			if _, err := nodes[0].RequestMail(t.Context(), keystore.MailRequest{Address: address, Every: time.Minute}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var mu sync.Mutex
+		taken := map[string]int{}
+		take := func(g *gateway) {
+			for {
+				m, err := g.BeginMail(t.Context(), time.Minute)
+				if errors.Is(err, keystore.ErrNotFound) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				taken[m.ID]++
+				mu.Unlock()
+			}
+		}
+		for round := 1; round <= 2; round++ {
+			var wg sync.WaitGroup
+			for _, g := range nodes {
+				wg.Go(func() { take(g) })
+			}
+			wg.Wait()
+			for id, n := range taken {
+				if n != round {
+					t.Errorf("mail %s was taken %d times, want %d", id, n, round)
+				}
+			}
+			if len(taken) != mails {
+				t.Errorf("%d mails were taken, want %d", len(taken), mails)
+			}
+			time.Sleep(time.Minute) // nobody ended them
+		}
+	})
 }
