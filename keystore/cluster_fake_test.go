@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,13 +24,13 @@ type cluster struct {
 	// is only being told, and that nodes go by memory for less long than they say.
 	eager, short bool
 	// deaf loses all notifications.
-	deaf bool
+	deaf atomic.Bool
 	// delay is how long a message takes to nodes that are made from now on.
 	delay func() time.Duration
 	// cut makes nodes that begin without the feed.
 	cut bool
 	// twice runs the function of each update twice.
-	twice bool
+	twice atomic.Bool
 
 	writing sync.Mutex
 	mu      sync.Mutex
@@ -38,8 +39,8 @@ type cluster struct {
 	pruned  keystore.Epoch // the changes up to there are gone
 	nodes   map[string]keystore.NodeState
 	members map[*member]bool
-	beats   int
-	joins   int
+	beats   atomic.Int64
+	joins   atomic.Int64
 }
 
 type announced struct {
@@ -144,7 +145,7 @@ type link struct {
 	feed    atomic.Bool // only the feed is cut off, not the records
 	reads   atomic.Int64
 	called  atomic.Pointer[time.Time] // when the last beat was called that succeeded
-	looking func()                    // runs between a read of the store and its answer
+	looking atomic.Pointer[func()]    // runs between a read of the store and its answer
 
 	state    sync.Mutex
 	is       condition
@@ -164,6 +165,21 @@ func (l *link) note(problem string, err error) {
 		return
 	}
 	l.problems = append(l.problems, problem)
+}
+
+func (l *link) while(looking func()) { l.looking.Store(&looking) }
+
+// noted returns what was reported: how often that the lease is over, and that all is
+// well.
+func (l *link) noted() (lost, wells int) {
+	l.state.Lock()
+	defer l.state.Unlock()
+	for _, p := range l.problems {
+		if strings.Contains(p, "lease") {
+			lost++
+		}
+	}
+	return lost, l.wells
 }
 
 func (l *link) becomes(c condition) {
@@ -223,8 +239,8 @@ func (l *link) Lookup(ctx context.Context, d keystore.Digest) (g *keystore.Grant
 	l.reads.Add(1)
 	err = l.ask(ctx, func() (err error) {
 		g, err = l.Store.Lookup(ctx, d)
-		if l.looking != nil {
-			l.looking()
+		if during := l.looking.Load(); during != nil {
+			(*during)()
 		}
 		return err
 	})
@@ -247,7 +263,7 @@ func (l *link) Update(ctx context.Context, change func(keystore.Tx) error) error
 		defer l.writing.Unlock()
 		var digests []keystore.Digest
 		err := l.Store.Update(context.WithoutCancel(ctx), func(tx keystore.Tx) error {
-			if l.twice {
+			if l.twice.Load() {
 				_ = change(&announcing{tx, l.cluster, new([]keystore.Digest)})
 			}
 			return change(&announcing{tx, l.cluster, &digests})
@@ -292,7 +308,7 @@ func (c *cluster) publish(digests []keystore.Digest) {
 
 func (c *cluster) notify(changed bool) {
 	for m := range c.members {
-		if !c.deaf {
+		if !c.deaf.Load() {
 			select {
 			case m.hints <- changed:
 			default:
@@ -324,9 +340,7 @@ type member struct {
 }
 
 func (l *link) Join(ctx context.Context, node string) (keystore.Membership, error) {
-	l.mu.Lock()
-	l.joins++
-	l.mu.Unlock()
+	l.joins.Add(1)
 	if err := l.pass(ctx); err != nil || l.feed.Load() {
 		return nil, gone(errors.New("no connection"))
 	}
@@ -374,7 +388,7 @@ func (m *member) Beat(ctx context.Context, report keystore.NodeReport) (state ke
 func (c *cluster) beat(id string, report keystore.NodeReport) keystore.FeedState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.beats++
+	c.beats.Add(1)
 	state := keystore.FeedState{Epoch: c.epoch}
 	stored := report
 	if c.eager {

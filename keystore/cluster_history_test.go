@@ -174,9 +174,7 @@ func (tr *trial) spoil(g *gateway) {
 // run tries that many rounds.
 func (tr *trial) run(rounds, keys int) {
 	for range rounds {
-		tr.cluster.mu.Lock()
-		tr.cluster.deaf = rand.N(4) == 0
-		tr.cluster.mu.Unlock()
+		tr.cluster.deaf.Store(rand.N(4) == 0)
 		if rand.N(10) == 0 {
 			tr.cluster.prune()
 		}
