@@ -22,6 +22,9 @@ const (
 	grantJoin = ` FROM keys k JOIN credentials c ON c.id = k.credential_id JOIN accounts a ON a.id = c.account_id `
 )
 
+// grantNames are the names in grantColumns.
+var grantNames = strings.Fields(strings.ReplaceAll(grantColumns, ",", " "))
+
 // What the grant of a new key has from its owners, and where that is.
 var (
 	fromOwners = strings.Split(grantSources, ",")[9:]
@@ -54,9 +57,8 @@ func newGrant(k *keystore.Key) []any {
 // finds, and writes only where something differs. It never makes one key's grant
 // that of another.
 func grantUpdate(where string) string {
-	columns := strings.Fields(strings.ReplaceAll(grantColumns, ",", " "))
-	sets := make([]string, len(columns))
-	for i, c := range columns {
+	sets := make([]string, len(grantNames))
+	for i, c := range grantNames {
 		sets[i] = c + ` = excluded.` + c
 	}
 	return `INSERT INTO grants (digest, ` + grantColumns + `)
@@ -68,8 +70,7 @@ func grantUpdate(where string) string {
 
 // grantColumnsOf are the columns of a table of that name.
 func grantColumnsOf(table string) string {
-	columns := strings.Fields(strings.ReplaceAll(grantColumns, ",", " "))
-	return table + `.` + strings.Join(columns, `, `+table+`.`)
+	return table + `.` + strings.Join(grantNames, `, `+table+`.`)
 }
 
 // strayGrants finds the keys whose grant is not what their records say, and the
