@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"crypto/sha256"
 	"runtime"
 	"runtime/debug"
@@ -32,6 +33,34 @@ func BenchmarkCachedGrants(b *testing.B) {
 		b.ReportMetric(float64(after.pause.Microseconds()), "pause-us")
 		_ = vault.Close()
 	}
+}
+
+// BenchmarkAcceptParallel is the verdict on cached keys by many goroutines at once. No
+// lock of ours is in its profiles:
+//
+//	go test -run '^$' -bench AcceptParallel -mutexprofile m -blockprofile b ./bench
+//	go tool pprof -top m
+func BenchmarkAcceptParallel(b *testing.B) {
+	store := newMemoryStore(10_000)
+	keyring := newKeyringOver(b, store, keystore.DefaultCacheSize)
+	request := keystore.Request{Requirement: &keystore.Requirement{}}
+	warm(b, keyring, store, request)
+	b.SetParallelism(16)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for texts := store.some(1000); ; {
+			for _, text := range texts {
+				if !pb.Next() {
+					return
+				}
+				if _, v, err := keyring.Accept(context.Background(), text, request); v != keystore.OK {
+					b.Error(v, err)
+					return
+				}
+			}
+		}
+	})
 }
 
 // fullVault holds all grants of the store in its cache.
@@ -83,13 +112,15 @@ func measureHeap() (s heapState) {
 	return s
 }
 
-// collectorSeconds is the processor time that the collector took, without what it
-// took of idle processors.
-func collectorSeconds() float64 {
-	sample := []metrics.Sample{{Name: "/cpu/classes/gc/mark/dedicated:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/assist:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
-	metrics.Read(sample)
-	var sum float64
-	for _, s := range sample {
+// collectorSeconds is the processor time that the collector took for marking.
+func collectorSeconds() (sum float64) {
+	samples := []metrics.Sample{
+		{Name: "/cpu/classes/gc/mark/dedicated:cpu-seconds"},
+		{Name: "/cpu/classes/gc/mark/assist:cpu-seconds"},
+		{Name: "/cpu/classes/gc/mark/idle:cpu-seconds"},
+	}
+	metrics.Read(samples)
+	for _, s := range samples {
 		sum += s.Value.Float64()
 	}
 	return sum

@@ -172,7 +172,7 @@ func shardsFor(size int64) int {
 	return n
 }
 
-// Resize changes the budget, in bytes.
+// Resize changes the budget, in bytes. Shards and counters stay as many as they are.
 func (c *Cache) Resize(size int64) { c.entries.UpdateMaxCost(size) }
 
 // Misses is how many look-ups asked the store, since the cache was made.
