@@ -97,6 +97,7 @@ func TestWithoutTheAppTheAdminEndpointSaysSo(t *testing.T) {
 	g := start(t, "{\n\tadmin {admin}\n\tpersist_config off\n\tauto_https off\n}\nhttp://{addr} {\n\trespond ok\n}\n")
 	g.wantOnAdmin(404, "not_configured", "GET", "/api_keys/accounts", "")
 	g.wantOnAdmin(404, "not_configured", "GET", "/api_keys/backup", "")
+	g.wantOnAdmin(404, "not_configured", "GET", "/api_keys/export", "")
 	g.load(strings.NewReplacer("{global}", "", "{block}", "").Replace(minimal))
 	g.settleAdmin()
 	g.wantOnAdmin(200, "", "GET", "/api_keys/accounts", "")
@@ -139,7 +140,7 @@ func TestAStoreThatCantBeOpenedIsUnavailable(t *testing.T) {
 		app.place = path
 		app.opened.Store(old)
 	}()
-	for _, target := range []string{"/api_keys/accounts", "/api_keys/backup"} {
+	for _, target := range []string{"/api_keys/accounts", "/api_keys/backup", "/api_keys/export"} {
 		a := g.wantOnAdmin(503, "store_unavailable", "GET", target, "")
 		if a.Header.Get("Retry-After") == "" || strings.Contains(string(a.body), "damaged") {
 			t.Errorf("%v %s", a.Header, a.body)

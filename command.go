@@ -50,7 +50,7 @@ func addCommands(cmd *cobra.Command) {
 	flags.StringP("adapter", "a", "", "Name of the adapter to apply to the configuration file")
 	flags.Bool("json", false, "Print the JSON of the API")
 	needsCommand(cmd)
-	cmd.AddCommand(accountCommand(), issueCommand(), rotateCommand(), revokeCommand(), listCommand(), verifyCommand(), backupCommand(), importCommand(), restoreCommand())
+	cmd.AddCommand(accountCommand(), issueCommand(), rotateCommand(), revokeCommand(), listCommand(), verifyCommand(), backupCommand(), restoreCommand(), exportCommand(), importCommand())
 }
 
 // needsCommand has a command that only groups others say what they are, and

@@ -1,6 +1,7 @@
 package apikeys
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,21 +31,25 @@ The command "restore" puts it back.`,
 }
 
 func backupStore(cmd *cobra.Command, c *adminClient, args []string) error {
-	path := args[0]
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s exists, and is not overwritten", path)
-	}
-	resp, err := c.send(cmd.Context(), http.MethodGet, "/backup", nil)
+	n, err := c.save(cmd.Context(), "/backup", args[0], func(r io.Reader) io.Reader { return r })
 	if err != nil {
 		return err
+	}
+	cmd.PrintErrf("%s: %d bytes\n", args[0], n)
+	return nil
+}
+
+// save writes what is at a path of the API to a new file, through check.
+func (c *adminClient) save(ctx context.Context, from, file string, check func(io.Reader) io.Reader) (n int64, err error) {
+	if _, err := os.Lstat(file); err == nil {
+		return 0, fmt.Errorf("%s exists, and is not overwritten", file)
+	}
+	resp, err := c.send(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return 0, err
 	}
 	defer resp.Body.Close()
-	n, err := writeNew(path, resp.Body)
-	if err != nil {
-		return err
-	}
-	cmd.PrintErrf("%s: %d bytes\n", path, n)
-	return nil
+	return writeNew(file, check(resp.Body))
 }
 
 // writeNew writes a file that did not exist, whole and durably, or not at all.
@@ -57,7 +62,7 @@ func writeNew(path string, content io.Reader) (n int64, err error) {
 	defer func() { _ = os.Remove(part.Name()) }()
 	n, err = io.Copy(part, content)
 	if err != nil {
-		err = fmt.Errorf("the snapshot broke off after %d bytes: %w", n, err)
+		err = fmt.Errorf("it broke off after %d bytes, and is not kept: %w", n, err)
 	} else {
 		err = part.Sync()
 	}

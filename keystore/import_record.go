@@ -59,20 +59,31 @@ func (kr *Keyring) AccountRecord(a Account) (Record, error) {
 }
 
 // CredentialRecord checks a credential to import, as it is elsewhere: it gets no
-// roles of its package.
+// roles of its package, which must be declared.
 func (kr *Keyring) CredentialRecord(c Credential) (Record, error) {
+	if c.DeletedAt == 0 {
+		if _, err := kr.packages.find(c.Package); err != nil {
+			return nil, err
+		}
+	}
+	return kr.ExportedCredentialRecord(c)
+}
+
+// ExportedCredentialRecord is CredentialRecord for a credential that another store
+// has, as an export says: its package may be one that is not declared any more.
+func (kr *Keyring) ExportedCredentialRecord(c Credential) (Record, error) {
 	if !ValidID(c.AccountID) {
 		return nil, invalid("account_id", "must be the id of an account")
 	}
 	if err := checkCredentialID("id", c.ID); err != nil {
 		return nil, err
 	}
+	if err := checkText("package", c.Package, maxText); err != nil {
+		return nil, err
+	}
 	if c.DeletedAt != 0 {
 		return &credentialRecord{Credential{ID: c.ID, AccountID: c.AccountID, Package: c.Package,
-			CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, DeletedAt: c.DeletedAt}}, checkText("package", c.Package, maxText)
-	}
-	if _, err := kr.packages.find(c.Package); err != nil {
-		return nil, err
+			CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt, DeletedAt: c.DeletedAt}}, nil
 	}
 	if err := c.validate(); err != nil {
 		return nil, err

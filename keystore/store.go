@@ -116,6 +116,13 @@ type Reader interface {
 	// Reply returns the recorded reply of that digest, also one that has
 	// expired, until it is pruned.
 	Reply(Digest) (*Reply, error)
+
+	// EveryAccount, EveryCredential and EveryKey return the records of all owners,
+	// tombstones included, in the order of Number or Seq: at most limit, and only
+	// those behind the one that is given. Zero starts at the first.
+	EveryAccount(after int64, limit int) ([]*Account, error)
+	EveryCredential(after int64, limit int) ([]*Credential, error)
+	EveryKey(after int64, limit int) ([]*Key, error)
 }
 
 // Tx reads and writes records in a transaction. It sees its own writes.

@@ -237,7 +237,7 @@ func (c *canaries) misplace(token string) {
 func (c *canaries) places() map[string]string {
 	c.T.Helper()
 	places := map[string]string{"events": events.take()}
-	for _, path := range []string{"/config/", "/metrics", "/api_keys/accounts", "/api_keys/backup", "/reverse_proxy/upstreams"} {
+	for _, path := range []string{"/config/", "/metrics", "/api_keys/accounts", "/api_keys/backup", "/api_keys/export", "/reverse_proxy/upstreams"} {
 		resp, err := http.Get("http://" + c.Admin + path)
 		if err != nil {
 			c.T.Fatal(err)

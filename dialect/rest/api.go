@@ -86,12 +86,13 @@ var onAdmin = []route{
 
 // OperatorRoutes is the API for a place where every caller is the operator,
 // such as Caddy's admin endpoint. It answers a snapshot that backup writes at
-// GET /backup.
+// GET /backup, and the records at GET /export.
 func (api *API) OperatorRoutes(base string, backup func(context.Context, io.Writer) error) *dialect.Routes {
 	routes := api.routes(base, func(http.ResponseWriter, *http.Request) (caller, bool) {
 		return caller{}, true
 	}, everywhere, onAdmin)
-	routes.Handle("GET /backup", api.backup(backup))
+	routes.Handle("GET /backup", api.download(backupFile, backup))
+	routes.Handle("GET /export", api.download(exportFile, api.export))
 	return routes
 }
 

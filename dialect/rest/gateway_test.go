@@ -40,6 +40,10 @@ type gateway struct {
 }
 
 func newGateway(t *testing.T, packages ...keystore.Package) *gateway {
+	return newGatewayOf(t, keystore.Config{Packages: packages})
+}
+
+func newGatewayOf(t *testing.T, config keystore.Config) *gateway {
 	store, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "keys", "keys.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +55,7 @@ func newGateway(t *testing.T, packages ...keystore.Package) *gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = vault.Close() })
-	keyring, err := keystore.NewKeyring(t.Context(), vault, keystore.Config{Packages: packages})
+	keyring, err := keystore.NewKeyring(t.Context(), vault, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,13 +19,15 @@ import (
 // import_line.go.
 
 const (
-	// NDJSON is the media type of an import: a JSON object a line.
+	// NDJSON is the media type of an import and an export: a JSON object a line.
 	NDJSON = "application/x-ndjson"
-	// maxLine is the longest line, in bytes.
-	maxLine = 64 << 10
-	// importBatch is how many lines are stored in a transaction. Other changes wait
-	// for it.
-	importBatch = 500
+	// maxLine is the longest line, in bytes. No record that the store can have is
+	// longer, so that every export can be imported.
+	maxLine = 512 << 10
+	// importBatch is how many lines are stored in a transaction, and importBatchSize
+	// how many bytes of them, after which it takes no more. Other changes wait for it.
+	importBatch     = 500
+	importBatchSize = 4 << 20
 	// readPatience is how long a client is waited for once the import has failed.
 	readPatience = time.Second
 )
@@ -152,6 +154,7 @@ type batch struct {
 	records []keystore.Record
 	numbers []int    // of their lines, from 1
 	kinds   []string // such as "key"
+	size    int      // of the lines, in bytes
 	last    int      // number of the last line before err, also an empty one
 	err     error
 }
@@ -164,6 +167,9 @@ type lineReader struct {
 	done    int // of the last line that is a record, or empty
 	// pepper is the fingerprint that a line named.
 	pepper []byte
+	// exported counts the lines of the export that is being read, by kind. It is nil
+	// outside of one.
+	exported map[string]int64
 }
 
 func newLines(body io.Reader) *bufio.Reader { return bufio.NewReaderSize(body, maxLine) }
@@ -189,8 +195,11 @@ func (r *lineReader) read(ctx context.Context, batches chan<- batch) {
 
 // next reads a batch. Its error is io.EOF at the end.
 func (r *lineReader) next() (b batch) {
-	for len(b.records) < importBatch && b.err == nil {
+	for len(b.records) < importBatch && b.size < importBatchSize && b.err == nil {
 		b.err = r.add(&b)
+	}
+	if errors.Is(b.err, io.EOF) && r.exported != nil {
+		b.err = atLine(r.number+1, "", errCutOff)
 	}
 	b.last = r.done
 	return b
@@ -207,7 +216,11 @@ func (r *lineReader) add(b *batch) error {
 		return atLine(r.number, kind, err)
 	}
 	r.done = r.number
+	if r.exported != nil {
+		r.exported[kind]++
+	}
 	if record != nil {
+		b.size += len(line)
 		b.records = append(b.records, record)
 		b.numbers = append(b.numbers, r.number)
 		b.kinds = append(b.kinds, kind)

@@ -1,9 +1,11 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +25,8 @@ import (
 //	{"key":{…}}         has. Owners come first.
 //	{"grant":{…}}       a key that is in use elsewhere, with all that it is for
 //	{"pepper":{…}}      under which pepper the digests of the lines after it are
+//	{"export":{…}}      the lines from here to the end are an export, as of a store
+//	{"end":{…}}         that it is whole, if it has as many lines as this says
 
 // importLine is a line. Exactly one member is there.
 type importLine struct {
@@ -31,6 +35,8 @@ type importLine struct {
 	Key        jsontext.Value `json:"key"`
 	Grant      jsontext.Value `json:"grant"`
 	Pepper     jsontext.Value `json:"pepper"`
+	Export     jsontext.Value `json:"export"`
+	End        jsontext.Value `json:"end"`
 }
 
 // only returns the one member that is there, empty if there is none or another.
@@ -40,6 +46,7 @@ func (l importLine) only() (kind string, value jsontext.Value) {
 		value jsontext.Value
 	}{
 		{"account", l.Account}, {"credential", l.Credential}, {"key", l.Key}, {"grant", l.Grant}, {"pepper", l.Pepper},
+		{"export", l.Export}, {"end", l.End},
 	} {
 		if m.value == nil {
 			continue
@@ -70,6 +77,10 @@ func (r *lineReader) record(line []byte) (kind string, record keystore.Record, e
 		record, err = readLine(value, r.grant)
 	case "pepper":
 		record, err = readLine(value, r.setPepper)
+	case "export":
+		record, err = readLine(value, r.beginExport)
+	case "end":
+		record, err = readLine(value, r.endExport)
 	default:
 		return "", nil, errNoLine
 	}
@@ -91,7 +102,7 @@ func twice(err error) (kind string, _ keystore.Record, _ error) {
 	return "", nil, errNoLine
 }
 
-var errNoLine = refuse(errMalformed, "", `must be one JSON object with one member, which is "account", "credential", "key", "grant" or "pepper"`)
+var errNoLine = refuse(errMalformed, "", `must be one JSON object with one member, which is "account", "credential", "key", "grant", "pepper", "export" or "end"`)
 
 // readLine decodes the members of a line for read. What it says about bad ones
 // repeats no name that it does not know: it may be a key in the wrong place.
@@ -172,6 +183,9 @@ func (r *lineReader) credential(in credentialLine) (keystore.Record, error) {
 		timeMember{"updated_at", in.UpdatedAt, &c.UpdatedAt},
 		timeMember{"deleted_at", in.DeletedAt, &c.DeletedAt}); err != nil {
 		return nil, err
+	}
+	if r.exported != nil {
+		return r.keyring.ExportedCredentialRecord(c)
 	}
 	return r.keyring.CredentialRecord(c)
 }
@@ -278,9 +292,58 @@ func (r *lineReader) setPepper(in pepperLine) (keystore.Record, error) {
 	if err != nil || len(fingerprint) != 16 {
 		return nil, refuse(keystore.ErrInvalid, "fingerprint", "must be 32 hexadecimal digits")
 	}
+	if !bytes.Equal(fingerprint, r.keyring.PepperFingerprint()) {
+		return nil, refuse(keystore.ErrInvalid, "fingerprint", "is not that of the pepper that is configured here: configure the pepper under which the digests were made")
+	}
 	r.pepper = fingerprint
 	return nil, nil
 }
+
+// exportLine begins an export.
+type exportLine struct {
+	Version field[int64] `json:"version"`
+}
+
+func (r *lineReader) beginExport(in exportLine) (keystore.Record, error) {
+	if r.exported != nil {
+		return nil, errCutOff
+	}
+	if in.Version.value != exportVersion {
+		return nil, refuse(keystore.ErrInvalid, "version", fmt.Sprintf("must be %d, which is all that this program reads", exportVersion))
+	}
+	r.exported = map[string]int64{}
+	return nil, nil
+}
+
+// endLine counts the lines of an export.
+type endLine struct {
+	Accounts     field[int64] `json:"accounts"`
+	Credentials  field[int64] `json:"credentials"`
+	Keys         field[int64] `json:"keys"`
+	WaitingMails field[int64] `json:"waiting_mails"`
+}
+
+func (r *lineReader) endExport(in endLine) (keystore.Record, error) {
+	if r.exported == nil {
+		return nil, refuse(errMalformed, "", `ends an export that did not begin: the line "export" is missing`)
+	}
+	for _, kind := range []struct {
+		name, member string
+		said         int64
+	}{
+		{"account", "accounts", in.Accounts.value},
+		{"credential", "credentials", in.Credentials.value},
+		{"key", "keys", in.Keys.value},
+	} {
+		if there := r.exported[kind.name]; there != kind.said {
+			return nil, refuse(keystore.ErrInvalid, kind.member, fmt.Sprintf("must be as many as there are lines of the export, which is %d: it is not whole", there))
+		}
+	}
+	r.exported = nil
+	return nil, nil
+}
+
+var errCutOff = refuse(errMalformed, "", `the export before this is cut off: its last line, "end", is missing`)
 
 // timeMember is a time of a record.
 type timeMember struct {

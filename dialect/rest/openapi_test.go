@@ -157,7 +157,7 @@ func TestEveryRouteIsDocumentedAndEveryDocumentedRouteExists(t *testing.T) {
 			documented = append(documented, method+" "+path)
 		}
 	}
-	routed := []string{"GET /backup", "GET /openapi.yaml"}
+	routed := []string{"GET /backup", "GET /export", "GET /openapi.yaml"}
 	for _, rt := range slices.Concat(everywhere, withKey, onAdmin) {
 		routed = append(routed, rt.pattern)
 	}

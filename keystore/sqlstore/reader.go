@@ -306,3 +306,15 @@ func (r *reader) Throttle(digest keystore.Digest) (keystore.Instant, error) {
 func (r *reader) Reply(digest keystore.Digest) (*keystore.Reply, error) {
 	return one(r, "read reply", scanReply, reply, digest[:])
 }
+
+func (r *reader) EveryAccount(after int64, limit int) ([]*keystore.Account, error) {
+	return list(r, "list all accounts", scanAccount, everyAccount, after, limit)
+}
+
+func (r *reader) EveryCredential(after int64, limit int) ([]*keystore.Credential, error) {
+	return list(r, "list all credentials", scanCredential, everyCredential, after, limit)
+}
+
+func (r *reader) EveryKey(after int64, limit int) ([]*keystore.Key, error) {
+	return list(r, "list all keys", scanKey, everyKey, after, limit)
+}

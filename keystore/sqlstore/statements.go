@@ -41,6 +41,9 @@ const (
 	countMails
 	throttle
 	reply
+	everyAccount
+	everyCredential
+	everyKey
 
 	// Those from here on write, and are prepared for the writer only.
 	insertAccount
@@ -152,6 +155,11 @@ var texts = [statements]string{
 	countMails: `SELECT count(*) FROM outbox`,
 	throttle:   `SELECT until_at FROM throttles WHERE digest = $1`,
 	reply:      `SELECT digest, request, sealed, expires_at FROM replies WHERE digest = $1`,
+
+	// Tombstones included, in the order of the primary keys.
+	everyAccount:    `SELECT ` + accountColumns + ` FROM accounts WHERE number > $1 ORDER BY number LIMIT $2`,
+	everyCredential: `SELECT ` + credentialColumns + ` FROM credentials c WHERE c.seq > $1 ORDER BY c.seq LIMIT $2`,
+	everyKey:        `SELECT ` + keyColumns + ` FROM keys k WHERE k.seq > $1 ORDER BY k.seq LIMIT $2`,
 
 	// One more than the highest is safe because nothing else writes between
 	// the look at the highest and the commit: see the writer.

@@ -54,6 +54,9 @@ func readerCalls(r keystore.Reader) []call {
 		{"CredentialDigests", func() error { _, err := r.CredentialDigests("a/c"); return err }},
 		{"AccountDigests", func() error { _, err := r.AccountDigests("a"); return err }},
 		{"Setting", func() error { _, err := r.Setting("s"); return err }},
+		{"EveryAccount", func() error { _, err := r.EveryAccount(0, 1); return err }},
+		{"EveryCredential", func() error { _, err := r.EveryCredential(0, 1); return err }},
+		{"EveryKey", func() error { _, err := r.EveryKey(0, 1); return err }},
 		{"DueMails", func() error { _, err := r.DueMails(1, "", 1); return err }},
 	}
 }

@@ -55,6 +55,7 @@ func Run(t *testing.T, h Harness) {
 		{"uses and settings", useRules},
 		{"mails, throttles and replies", mailRules},
 		{"loads", loadRules},
+		{"every record", everyRules},
 		{"transactions", transactionRules},
 		{"digests", digestRules},
 		{"contexts", contextRules},
