@@ -18,9 +18,9 @@ type Exporter interface {
 	Account(*Account) error
 	Credential(*Credential) error
 	Key(*Key) error
-	// End is told that this was everything but the mails that wait, of which there
-	// are so many. They stay behind, as do throttles, replies and the clock: whoever
-	// sends them twice does harm, and they are of no use after a day.
+	// End is told that this was everything, but for the mails that wait, of which
+	// there are so many: an import that is repeated would send them again. Throttles,
+	// replies and the time that was seen stay behind, too.
 	End(mails int) error
 }
 

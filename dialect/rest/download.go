@@ -42,8 +42,6 @@ func (api *API) download(file download, write func(context.Context, io.Writer) e
 			out.begin()
 			return
 		}
-		// The admin endpoint gives a request ten seconds, at whose end its context ends.
-		_ = out.connection.SetReadDeadline(time.Time{})
 		err := write(r.Context(), out)
 		switch {
 		case err == nil:
