@@ -28,7 +28,7 @@ type Exporter interface {
 // long as that takes, the store keeps the moment: a slow exporter is a burden.
 func (kr *Keyring) Export(ctx context.Context, to Exporter) error {
 	// What waits to be written is not for this caller alone.
-	kr.vault.flushUses(context.WithoutCancel(ctx))
+	kr.vault.flushUses()
 	return kr.View(ctx, func(r Reader) error {
 		pepper, err := r.Setting(pepperSetting)
 		if err != nil {
