@@ -234,11 +234,11 @@ type use struct {
 var (
 	// One connection writes, and takes the write lock when it begins: taking
 	// it later could fail, with the snapshot that was read outdated.
-	writing = use{connections: 1, cache: 4 << 10, lock: "immediate"}
+	writing = use{connections: 1, cache: 1 << 10, lock: "immediate"}
 	// A look-up computes more than it waits, so more connections than
 	// processors would only cost memory. So would larger caches: what they have
 	// for a look-up is a page of the tree's upper part, which the system has too.
-	lookingUp = use{connections: max(4, runtime.GOMAXPROCS(0)), cache: 1 << 10, lock: "deferred", readOnly: true}
+	lookingUp = use{connections: max(4, runtime.GOMAXPROCS(0)), cache: 256, lock: "deferred", readOnly: true}
 	viewing   = use{connections: 8, cache: 512, lock: "deferred", readOnly: true}
 	// SQLite takes a copy for a write, though it writes another file.
 	copying = use{connections: 1, cache: 2 << 10, lock: "deferred"}
