@@ -42,7 +42,17 @@ func (g Gateway) Once(r *http.Request, from *Finder, body []byte) (*keystore.Onc
 	if err != nil {
 		return nil, errors.Join(keystore.ErrUnavailable, err)
 	}
-	return kr.Once(r.Context(), text, sent[0], digestOf(r, body))
+	once, err := kr.Once(r.Context(), text, sent[0], digestOf(r, body))
+	if err != nil {
+		return nil, err
+	}
+	if first, ok := Recorded(once); ok && first.Ends {
+		if err := once.Settle(r.Context()); err != nil {
+			once.End()
+			return nil, err
+		}
+	}
+	return once, nil
 }
 
 func validIdempotencyKey(key string) bool {
@@ -76,6 +86,10 @@ type Reply struct {
 	// answer has.
 	Header http.Header
 	Body   []byte
+	// Ends says that something ended by the change that is reported. That the request
+	// came first may not be long ago, and the change hold on some nodes only: before the
+	// reply is given again, [Gateway.Once] waits for the others.
+	Ends bool `json:",omitempty"`
 }
 
 // Record is what a change does beside so that the reply to it can be given again:
@@ -109,19 +123,17 @@ func (out Reply) pack() []byte {
 	return packed
 }
 
-// Replay sends what was answered when the request came first. It reports whether
-// there is anything.
-func Replay(w http.ResponseWriter, r *http.Request, once *keystore.Once) bool {
+// Recorded returns what was answered when the request came first, false if it did
+// not.
+func Recorded(once *keystore.Once) (out Reply, ok bool) {
 	packed := once.Reply()
 	if packed == nil {
-		return false
+		return Reply{}, false
 	}
-	var out Reply
 	if err := json.Unmarshal(packed, &out); err != nil {
 		panic(err) // it was sealed by pack
 	}
-	out.Write(w, r)
-	return true
+	return out, true
 }
 
 // Write sends the reply, and the request's Idempotency-Key with it.

@@ -118,6 +118,20 @@ func (o *Once) RecordAlone(ctx context.Context, reply []byte) error {
 	return o.keyring.vault.Update(ctx, func(tx Tx) error { return o.Record(tx, reply) })
 }
 
+// Settle returns when every change holds on every node that was committed before it
+// was called, as a change does: see [WithEffect]. Then a reply that is given again is
+// as true as when it was given first.
+func (o *Once) Settle(ctx context.Context) error {
+	if o == nil || o.keyring.vault.node == nil {
+		return nil
+	}
+	return o.keyring.vault.Update(ctx, func(tx Tx) error {
+		// Of no grant: it is waited for what was announced before.
+		_, err := tx.Announce(o.digest)
+		return err
+	})
+}
+
 // End says that the request is answered.
 func (o *Once) End() {
 	if o != nil {

@@ -138,6 +138,9 @@ func (kr *Keyring) pepperClaimed(r Reader) (bool, error) {
 // Now is the time by which verdicts are made.
 func (kr *Keyring) Now() Instant { return kr.vault.Now() }
 
+// Cluster returns what is known of the cluster, false if the store is not shared.
+func (kr *Keyring) Cluster() (ClusterInfo, bool) { return kr.vault.Cluster() }
+
 // Packages returns the names of the declared packages, sorted.
 func (kr *Keyring) Packages() []string { return kr.packages.names() }
 

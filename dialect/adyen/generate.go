@@ -71,7 +71,8 @@ func (d *Dialect) generate(w http.ResponseWriter, r *http.Request, grant *keysto
 		return err
 	}
 	defer once.End()
-	if dialect.Replay(w, r, once) {
+	if first, ok := dialect.Recorded(once); ok {
+		first.Write(w, r)
 		return nil
 	}
 	issued, err := kr.Rotate(r.Context(), keystore.Holder(grant), d.rotation(to), dialect.Record(once, reply))
@@ -126,5 +127,6 @@ func reply(issued *keystore.Issued) (dialect.Reply, error) {
 		Status: http.StatusOK,
 		Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}},
 		Body:   body,
+		Ends:   true,
 	}, err
 }

@@ -122,8 +122,10 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 		if !ok {
 			return
 		}
-		out, err := api.serve(rt, &call{Request: r, w: w, caller: from, base: base, forHolders: rt.open})
+		ctx, effect := keystore.WithEffect(r.Context(), patience)
+		out, err := api.serve(rt, &call{Request: r.WithContext(ctx), w: w, caller: from, base: base, forHolders: rt.open})
 		if err == nil {
+			out.by = effect.By
 			err = out.write(w, r)
 		}
 		if err != nil {
@@ -153,8 +155,8 @@ func (api *API) serve(rt route, c *call) (reply, error) {
 		return reply{}, err
 	}
 	defer c.once.End()
-	if c.once.Reply() != nil {
-		return reply{again: c.once}, nil
+	if first, ok := dialect.Recorded(c.once); ok {
+		return reply{first: &first}, nil
 	}
 	out, err := rt.act(c)
 	if errors.Is(err, keystore.ErrKeyStopped) {
@@ -187,11 +189,20 @@ type reply struct {
 	// location is the path of what was made, empty where nothing was.
 	location string
 	body     any // nil where there is none
-	// again, if set, has the whole reply: it was given before.
-	again *keystore.Once
+	// ends says that something ended by the change that is reported.
+	ends bool
+	// first, if set, is the whole reply: it was given before.
+	first *dialect.Reply
+	// by is when the change holds on every node at the latest, zero if it does now.
+	by keystore.Instant
 }
 
 func ok(body any) (reply, error) { return reply{status: http.StatusOK, body: body}, nil }
+
+// ended answers a change by which something ended.
+func ended(body any) (reply, error) {
+	return reply{status: http.StatusOK, body: body, ends: true}, nil
+}
 
 func (c *call) created(kind, id string, body any) (reply, error) {
 	return reply{status: http.StatusCreated, location: c.base + "/" + kind + "/" + id, body: body}, nil
@@ -199,10 +210,14 @@ func (c *call) created(kind, id string, body any) (reply, error) {
 
 var done = reply{status: http.StatusNoContent}
 
-// encode writes the reply as it is sent. The members of maps are sorted, so that
-// a reply that is recorded and one that is sent are the same bytes.
+// encode writes the reply as it is sent when the change holds on every node. The
+// members of maps are sorted, so that a reply that is recorded and one that is sent
+// are the same bytes.
 func (out reply) encode() (dialect.Reply, error) {
-	encoded := dialect.Reply{Status: out.status, Header: http.Header{}}
+	if out.first != nil {
+		return *out.first, nil
+	}
+	encoded := dialect.Reply{Status: out.status, Header: http.Header{}, Ends: out.ends}
 	if out.body != nil {
 		body, err := json.Marshal(out.body, json.Deterministic(true))
 		if err != nil {
@@ -219,10 +234,10 @@ func (out reply) encode() (dialect.Reply, error) {
 
 // write sends the reply. After an error nothing is sent.
 func (out reply) write(w http.ResponseWriter, r *http.Request) error {
-	if dialect.Replay(w, r, out.again) {
-		return nil
-	}
 	encoded, err := out.encode()
+	if err == nil && out.by != 0 {
+		encoded, err = accepted(encoded, out.by)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"context"
+
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
@@ -10,7 +12,7 @@ type caller struct {
 	grant *keystore.Grant
 	// once begins to answer a POST that may have an Idempotency-Key, with its
 	// body. The operator of the machine has none.
-	once func(body []byte) (*keystore.Once, error)
+	once func(ctx context.Context, body []byte) (*keystore.Once, error)
 	// recheck judges the grant again, and returns the one to go on with.
 	recheck func(*keystore.Grant) (*keystore.Grant, error)
 }

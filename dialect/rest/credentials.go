@@ -99,7 +99,7 @@ func rotate(c *call, credentialID string, in rotationMembers) (reply, error) {
 		return reply{}, err
 	}
 	answer := func(made *keystore.Issued) (reply, error) {
-		return ok(rotated{newKeyOf(made), keysOf(made.Previous)})
+		return ended(rotated{newKeyOf(made), keysOf(made.Previous)})
 	}
 	made, err := c.keyring.Rotate(c.Context(), c.caller.actor(), r, recorded(c, answer))
 	if err != nil {

@@ -48,6 +48,10 @@ func newGatewayOf(t *testing.T, config keystore.Config) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newGatewayOver(t, store, config)
+}
+
+func newGatewayOver(t *testing.T, store keystore.Store, config keystore.Config) *gateway {
 	vault, err := keystore.OpenVault(t.Context(), store, keystore.MinCacheSize, func(problem string, err error) {
 		t.Errorf("in the background: %s: %v", problem, err)
 	})

@@ -29,7 +29,7 @@ func (c *call) begin() (err error) {
 	if c.sent, err = c.readBody(); err != nil {
 		return err
 	}
-	c.once, err = c.caller.once(c.sent)
+	c.once, err = c.caller.once(c.Context(), c.sent)
 	return err
 }
 

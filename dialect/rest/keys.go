@@ -45,7 +45,7 @@ type revocationMembers struct {
 }
 
 func revokeKey(c *call, in revocationMembers) (reply, error) {
-	answer := func(k keystore.KeyStatus) (reply, error) { return ok(revoked{keyOf(k), effectiveNode}) }
+	answer := func(k keystore.KeyStatus) (reply, error) { return ended(revoked{keyOf(k), effective(c.keyring)}) }
 	k, err := c.keyring.RevokeKey(c.Context(), c.PathValue("key"), in.Reason.value, recorded(c, answer))
 	if err != nil {
 		return reply{}, err

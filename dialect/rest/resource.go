@@ -163,9 +163,6 @@ type revoked struct {
 	Effective string `json:"effective"`
 }
 
-// effectiveNode says that a revocation holds on the node that answered.
-const effectiveNode = "node"
-
 type self struct {
 	Account    account    `json:"account"`
 	Credential credential `json:"credential"`

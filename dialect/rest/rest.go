@@ -8,6 +8,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -81,7 +82,9 @@ func (d *Dialect) identify(w http.ResponseWriter, r *http.Request) (caller, bool
 	}}
 	if r.Method == http.MethodPost {
 		asked := r.Clone(r.Context())
-		out.once = func(body []byte) (*keystore.Once, error) { return d.gateway.Once(asked, d.gateway.Site, body) }
+		out.once = func(ctx context.Context, body []byte) (*keystore.Once, error) {
+			return d.gateway.Once(asked.WithContext(ctx), d.gateway.Site, body)
+		}
 	}
 	d.gateway.Site.Strip(r)
 	return out, true
