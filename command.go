@@ -73,7 +73,11 @@ func withClient(do func(*cobra.Command, *adminClient, []string) error) func(*cob
 		if err != nil {
 			return err
 		}
-		return do(cmd, client, args)
+		err = do(cmd, client, args)
+		if client.effectiveBy != "" {
+			cmd.PrintErrf("some node has not confirmed it: it holds on every node by %s\n", client.effectiveBy)
+		}
+		return err
 	}
 }
 

@@ -235,8 +235,12 @@ func deleteAccount(cmd *cobra.Command, c *adminClient, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.call(cmd.Context(), http.MethodDelete, path, nil); err != nil {
+	raw, err := c.call(cmd.Context(), http.MethodDelete, path, nil)
+	if err != nil {
 		return err
+	}
+	if wantsJSON(cmd) && len(raw) > 0 {
+		return printRaw(cmd, raw)
 	}
 	cmd.PrintErrln("the account is deleted, and its keys are revoked")
 	return nil

@@ -24,6 +24,9 @@ type adminClient struct {
 	base    string
 	origin  string // empty for Unix sockets, which have none
 	http    http.Client
+	// effectiveBy is when the change holds on every node that was answered last, empty
+	// if it did then.
+	effectiveBy string
 }
 
 // maxAnswer bounds an answer that is read into memory, in bytes.
@@ -62,6 +65,13 @@ func (c *adminClient) call(ctx context.Context, method, path string, body any) (
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer of %s: %w", c.address, err)
+	}
+	if resp.StatusCode == http.StatusAccepted {
+		var said struct {
+			EffectiveBy string `json:"effective_by"`
+		}
+		_ = json.Unmarshal(answer, &said) // whoever wants the answer finds out that it is none
+		c.effectiveBy = said.EffectiveBy
 	}
 	return answer, nil
 }
