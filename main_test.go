@@ -21,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"go.uber.org/goleak"
 
+	"github.com/caddy-apikeys/caddy-apikeys/internal/postgrestest"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
 
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"XDG_DATA_HOME", "XDG_CONFIG_HOME", "HOME"} {
 		os.Setenv(name, dir)
 	}
-	code := m.Run()
+	code := postgrestest.Main(m).Run()
 	if code == 0 {
 		// Stop leaves the admin endpoint running; a configuration without ends it.
 		_ = caddy.Load([]byte(`{"admin":{"disabled":true,"config":{"persist":false}}}`), true)

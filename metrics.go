@@ -34,6 +34,43 @@ var (
 	}, func() float64 { return float64(misses()) })
 )
 
+// clusterInfo tells of the shared stores that are open, of others nothing. Of several,
+// which there are only during a reload to another store, it tells the worst.
+type clusterInfo struct{}
+
+var (
+	clusterNodes = prometheus.NewDesc(prometheus.BuildFQName("caddy", appName, "cluster_nodes"),
+		"Gateways of the cluster that may accept keys from memory, this one included.", nil, nil)
+	clusterLeased = prometheus.NewDesc(prometheus.BuildFQName("caddy", appName, "cluster_leased"),
+		"Whether this gateway may accept keys from memory: 0 once the shared store can't be reached for longer than the lease.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (clusterInfo) Describe(descs chan<- *prometheus.Desc) {
+	descs <- clusterNodes
+	descs <- clusterLeased
+}
+
+// Collect implements prometheus.Collector.
+func (clusterInfo) Collect(metrics chan<- prometheus.Metric) {
+	nodes, leased := 0, 1.0
+	vaults.Range(func(_, v any) bool {
+		info, shared := v.(pooledVault).Cluster()
+		if !shared {
+			return true
+		}
+		nodes = max(nodes, info.Nodes)
+		if !info.Leased {
+			leased = 0
+		}
+		return true
+	})
+	if nodes > 0 {
+		metrics <- prometheus.MustNewConstMetric(clusterNodes, prometheus.GaugeValue, float64(nodes))
+		metrics <- prometheus.MustNewConstMetric(clusterLeased, prometheus.GaugeValue, leased)
+	}
+}
+
 // verdicts are the counters of requests by verdict, looked up once: the look-up
 // takes a lock.
 var verdicts = func() (out [keystore.Verdicts]prometheus.Counter) {
@@ -55,7 +92,7 @@ func misses() (sum uint64) {
 }
 
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{requests, changes, mailsTotal, openStreams, cacheMisses} {
+	for _, c := range []prometheus.Collector{requests, changes, mailsTotal, openStreams, cacheMisses, clusterInfo{}} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err
