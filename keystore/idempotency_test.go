@@ -356,3 +356,29 @@ func TestARequestWithoutAnIdempotencyKeyIsNoOnce(t *testing.T) {
 	}
 	o.End()
 }
+
+func TestAReplyIsGivenAgainWhenItsChangeHoldsOnEveryNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := newCluster(t).gateways(2)
+		o, err := nodes[0].Once(t.Context(), presented, idemKey, requestDigest("rotate"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.End()
+		settle := func() time.Duration {
+			began := time.Now()
+			if err := o.Settle(t.Context()); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		if took := settle(); took > 100*time.Millisecond {
+			t.Errorf("among healthy nodes it took %v", took)
+		}
+		nodes[1].becomes(hangs)
+		if took := settle(); took < bound/2 || took > bound+10*time.Millisecond {
+			t.Errorf("with a node that is cut off it took %v, want until its lease is over, %v at most", took, bound)
+		}
+		nodes[1].becomes(up)
+	})
+}

@@ -81,7 +81,7 @@ func (s *Store) Lookup(ctx context.Context, digest keystore.Digest) (*keystore.G
 	case ctx.Err() != nil:
 		return nil, ended(ctx, op)
 	}
-	return nil, unavailable(op, err)
+	return nil, unavailable(op, s.engine.explain(err))
 }
 
 // View implements keystore.Store.
