@@ -20,14 +20,23 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/caddyserver/certmagic"
 
 	_ "github.com/caddy-apikeys/caddy-apikeys"
 )
 
+// asCaddy is set in the environment of a process that is to be a Caddy with this
+// module, and not a test.
+const asCaddy = "API_KEYS_TEST_AS_CADDY"
+
 // TestMain keeps Caddy out of the developer's own directories.
 func TestMain(m *testing.M) {
+	if os.Getenv(asCaddy) != "" {
+		caddycmd.Main()
+		return
+	}
 	dir, err := os.MkdirTemp("", "api_keys_examples")
 	if err != nil {
 		panic(err)

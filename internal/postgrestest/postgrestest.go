@@ -90,6 +90,15 @@ func demand(t testing.TB, err error) {
 	}
 }
 
+// Programs returns the directory of a server's programs, for a test that runs them
+// itself.
+func Programs(t testing.TB) string {
+	t.Helper()
+	dir, err := findServer()
+	demand(t, err)
+	return dir
+}
+
 // start starts a server that the caller ends.
 func start(options ...Option) (*Server, error) {
 	programs, err := findServer()
