@@ -23,6 +23,7 @@ func TestDocumentedConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("API_KEYS_PEPPER", strings.Repeat("p", 32))
+	t.Setenv("API_KEYS_DSN", "postgres://apikeys@db.internal/apikeys?sslmode=verify-full")
 	found := 0
 	for _, file := range documents(t) {
 		for _, block := range fenced(t, file, "caddyfile") {
