@@ -14,8 +14,8 @@ import (
 // What nodes say of themselves is of the moment and not among them.
 var backedUp = []string{goose.DefaultTablename, "accounts", "credentials", "keys", "grants", "settings", "outbox", "throttles", "replies", "epochs"}
 
-// counted are the tables whose rows PostgreSQL numbers.
-var counted = []string{"credentials", "keys"}
+// counted are the tables whose rows PostgreSQL numbers, and the columns for that.
+var counted = [][2]string{{goose.DefaultTablename, "id"}, {"credentials", "seq"}, {"keys", "seq"}}
 
 // versionTable is as the migrations library makes it.
 const versionTable = `CREATE TABLE ` + goose.DefaultTablename + ` (
@@ -87,8 +87,8 @@ func (e *postgres) backupHead() string {
 // backupTail goes on counting where the store was.
 func backupTail() string {
 	var b strings.Builder
-	for _, table := range counted {
-		fmt.Fprintf(&b, "SELECT setval(pg_get_serial_sequence('%s', 'seq'), (SELECT coalesce(max(seq), 0) + 1 FROM %s), false);\n", table, table)
+	for _, c := range counted {
+		fmt.Fprintf(&b, "SELECT setval(pg_get_serial_sequence('%[1]s', '%[2]s'), (SELECT coalesce(max(%[2]s), 0) + 1 FROM %[1]s), false);\n", c[0], c[1])
 	}
 	b.WriteString("COMMIT;\n")
 	return b.String()
