@@ -83,12 +83,25 @@ func ParsePostgres(dsn string) (*pgx.ConnConfig, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "caddy api_keys"
 	}
+	config.ValidateConnect = onPrimary(config.ValidateConnect)
 	if network, _ := pgconn.NetworkAddress(config.Host, config.Port); network == "tcp" {
 		// A server that went away without a word is noticed within seconds.
 		dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}}
 		config.DialFunc = dialer.DialContext
 	}
 	return config, nil
+}
+
+// onPrimary refuses a standby, which tells what was true a while ago, before it asks what
+// the dsn demands (target_session_attrs).
+func onPrimary(demanded pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc {
+	return func(ctx context.Context, conn *pgconn.PgConn) error {
+		err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn)
+		if err != nil || demanded == nil {
+			return err
+		}
+		return demanded(ctx, conn)
+	}
 }
 
 // reasonOf is what is wrong with a dsn, where that can be said without quoting it.
