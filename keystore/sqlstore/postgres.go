@@ -107,6 +107,11 @@ func onPrimary(demanded pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc {
 // reasonOf is what is wrong with a dsn, where that can be said without quoting it.
 func reasonOf(err error) string {
 	text := err.Error()
+	// What comes before is the dsn, in which every name can stand.
+	text = text[strings.LastIndex(text, "`: ")+1:]
+	if strings.Contains(text, "unable to read CA file") {
+		return " (see sslrootcert)"
+	}
 	for _, name := range []string{"sslmode", "port", "target_session_attrs", "connect_timeout", "sslrootcert", "sslcert", "service", "channel_binding"} {
 		if strings.Contains(text, name) {
 			return " (see " + name + ")"
@@ -175,9 +180,22 @@ func (e *postgres) matchSchema(ctx context.Context, db *database) error {
 	case version > schemaVersion:
 		return fmt.Errorf("%w: %w", keystore.ErrDamaged, newerSchema(version))
 	case version < schemaVersion:
-		return migrate(ctx, e, db.DB, migrations)
+		return foreign(migrate(ctx, e, db.DB, migrations))
 	}
 	return nil
+}
+
+// foreign is the error of a migration, without the text of that, which the
+// migrations library quotes. A table that is there already is not ours.
+func foreign(err error) error {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !ok:
+		return err
+	case refusal.Code == duplicateTable:
+		return fmt.Errorf("migrate schema: %w: %w", keystore.ErrDamaged, refusal)
+	}
+	return fmt.Errorf("migrate schema: %w", refusal)
 }
 
 // schemaVersion is zero where nothing was ever migrated. It takes no right but to
@@ -271,15 +289,18 @@ func (e *postgres) explain(err error) error {
 	return err
 }
 
+const duplicateTable = "42P07"
+
 // hints are by SQLSTATE.
 var hints = map[string]string{
-	"25006": "the server takes no writes; is it a standby? connect to the primary, for example with target_session_attrs=read-write and all hosts",
-	"28P01": "the password is not the role's",
-	"28000": "the server's pg_hba.conf does not let this role in from here, or not without TLS",
-	"3D000": "create the database first",
-	"42501": "give the role the rights that docs/clusters.md lists",
-	"53300": "the server has no more connections to give; a gateway takes up to 14: raise max_connections",
-	"53100": "make room on the server's disk",
-	"55P03": "another process has held the lock of all updates for too long",
-	"42P07": "the schema has tables of something else: give the gateway a database or a schema of its own",
+	"25006":        "the server takes no writes; is it a standby? connect to the primary, for example with target_session_attrs=read-write and all hosts",
+	"28P01":        "the password is not the role's",
+	"28000":        "the server's pg_hba.conf does not let this role in from here, or not without TLS",
+	"3D000":        "create the database first",
+	"42501":        "give the role the rights that docs/clusters.md lists",
+	"53300":        "the server has no more connections to give; a gateway takes up to 14: raise max_connections",
+	"53100":        "make room on the server's disk",
+	"55P03":        "another process has held the lock of all updates for too long",
+	"42P01":        "make the schema that search_path names, and give the role the rights on it that docs/clusters.md lists",
+	duplicateTable: "the schema has tables of something else: give the gateway a database or a schema of its own",
 }
