@@ -118,7 +118,7 @@ func (p *partitions) revoke(n *node, k *watched) {
 // make makes a key that is then asked about on all nodes.
 func (p *partitions) make(asking *sync.WaitGroup, over <-chan struct{}) *watched {
 	call := time.Now()
-	k := &watched{Issued: p.nodes[0].mustIssue()}
+	k := &watched{Issued: p.nodes[0].issue()}
 	p.recordChange(keyhistory.Make, k, call, time.Now())
 	for _, n := range p.nodes {
 		asking.Go(func() { p.ask(n, k, over) })

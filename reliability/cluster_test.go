@@ -144,21 +144,17 @@ func (n *node) try(text string) keystore.Verdict {
 	return v
 }
 
-// issue makes a key, in an account of its own.
-func (n *node) issue() (*keystore.Issued, error) {
-	account, err := n.CreateAccount(context.Background(), keystore.Account{})
-	if err != nil {
-		return nil, err
-	}
-	return n.Issue(context.Background(), keystore.Operator(), keystore.Credential{AccountID: account.ID})
-}
-
-func (n *node) mustIssue() *keystore.Issued {
+// issue makes a key, in an account of its own. It tries again where it has just lost
+// its connections.
+func (n *node) issue() (made *keystore.Issued) {
 	n.t.Helper()
-	made, err := n.issue()
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	eventually(n.t, 5*time.Second, n.name+" makes a key", func() bool {
+		account, err := n.CreateAccount(context.Background(), keystore.Account{})
+		if err == nil {
+			made, err = n.Issue(context.Background(), keystore.Operator(), keystore.Credential{AccountID: account.ID})
+		}
+		return err == nil
+	})
 	return made
 }
 
