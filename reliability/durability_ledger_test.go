@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
-	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 )
 
 // ledger is what a store has promised: all that must be found in it, whatever
@@ -103,12 +102,12 @@ func (f findings) report(t *testing.T, when string) {
 	}
 }
 
-// check opens the store at path as a restart does, holds it against the ledger,
+// check opens the store at that place as a restart does, holds it against the ledger,
 // and closes it.
-func (l *ledger) check(t *testing.T, path string) findings {
+func (l *ledger) check(t *testing.T, place string) findings {
 	t.Helper()
 	f := findings{}
-	store, err := sqlstore.OpenSQLite(t.Context(), path)
+	store, err := openPlace(t.Context(), place)
 	if err != nil {
 		f.add(findUnsound, "%v", err)
 		return f
@@ -124,7 +123,7 @@ func (l *ledger) check(t *testing.T, path string) findings {
 	} else {
 		l.checkVerdicts(t.Context(), kr, f)
 		l.checkReplies(t.Context(), kr, f)
-		l.checkRecords(t, path, f)
+		l.checkRecords(t, place, f)
 	}
 	if err := vault.Close(); err != nil {
 		f.add(findUnsound, "%v", err)

@@ -32,7 +32,7 @@ type process struct {
 	ended  bool
 }
 
-// startWriter starts a writer on the store at that path.
+// startWriter starts a writer on the store at that path, or DSN.
 func startWriter(t *testing.T, store, variant string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,13 +85,25 @@ func reportTo(out *os.File, run func(context.Context, func(event)) error) {
 	}
 }
 
+// openPlace opens a store by its path or its DSN.
+func openPlace(ctx context.Context, place string) (keystore.Store, error) {
+	if inPostgres(place) {
+		return sqlstore.OpenPostgres(ctx, place)
+	}
+	return sqlstore.OpenSQLite(ctx, place)
+}
+
+func inPostgres(place string) bool { return strings.HasPrefix(place, "postgres://") }
+
 // runWriter changes the store until the process ends.
 func runWriter(ctx context.Context, report func(event)) error {
-	store, err := sqlstore.OpenSQLite(ctx, os.Getenv(writerStore))
+	place := os.Getenv(writerStore)
+	store, err := openPlace(ctx, place)
 	if err != nil {
 		return err
 	}
-	vault, err := keystore.OpenVault(ctx, variants[os.Getenv(writerVariant)](store), keystore.MinCacheSize, func(string, error) {})
+	vault, err := keystore.OpenVault(ctx, variants[os.Getenv(writerVariant)](store), keystore.MinCacheSize, func(string, error) {},
+		keystore.WithLease(keystore.MinLease, 0))
 	if err != nil {
 		return err
 	}
@@ -103,10 +116,21 @@ func runWriter(ctx context.Context, report func(event)) error {
 	errs := make(chan error)
 	for range writers {
 		w := &changer{ctx: ctx, kr: kr, report: report, slots: &shared}
-		go func() { errs <- w.run() }()
+		go func() { errs <- persist(place, w.run) }()
 	}
-	go func() { errs <- sendMails(ctx, kr) }()
+	go func() { errs <- persist(place, func() error { return sendMails(ctx, kr) }) }()
 	return <-errs
+}
+
+// persist runs it again when a server was away.
+func persist(place string, run func() error) error {
+	for {
+		err := run()
+		if !inPostgres(place) || !errors.Is(err, keystore.ErrUnavailable) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // slots are credentials that all goroutines change, so that they meet.
