@@ -191,7 +191,7 @@ func (o *outage) comeBack(end func(), keys ...string) (most int) {
 	end()
 	begin := time.Now()
 	var counting sync.WaitGroup
-	counting.Go(func() { most = o.connections(2 * time.Second) })
+	counting.Go(func() { most = o.connections(time.Second) })
 	for _, key := range keys {
 		eventually(o.t, 5*time.Second, "keys work again", func() bool { return o.ask(key) == http.StatusOK })
 	}
