@@ -5,6 +5,7 @@ package reliability
 import (
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -23,11 +24,14 @@ type member struct {
 // startMembers starts Caddys that share a database.
 func startMembers(t *testing.T, count int) (members []*member) {
 	t.Helper()
-	server := postgrestest.Start(t, postgrestest.NoSync())
-	dsn := server.NewDatabase(t)
+	dsn := postgrestest.NewSchema(t)
+	server, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range count {
-		m := &member{net: badnet.Listen(t, server.Addr())}
-		through := strings.Replace(dsn, server.Addr(), m.net.Addr(), 1)
+		m := &member{net: badnet.Listen(t, server.Host)}
+		through := strings.Replace(dsn, server.Host, m.net.Addr(), 1)
 		m.served = startServed(t, strings.ReplaceAll(outageSite, "{dsn}", through))
 		members = append(members, m)
 	}

@@ -18,18 +18,16 @@ import (
 	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 )
 
-// This file is a cluster: a PostgreSQL server, and nodes that share a database of it,
-// each over a network of its own. They are in one process, so that one clock tells what
-// came first.
+// This file is a cluster: nodes that share a database, each over a network of its own.
+// They are in one process, so that one clock tells what came first.
 
 // clusterLease is that of the nodes. Shorter ones would be lost on a busy machine.
 const clusterLease = 2 * time.Second
 
 // cluster is a database that nodes share.
 type cluster struct {
-	t      *testing.T
-	server *postgrestest.Server
-	dsn    string
+	t         *testing.T
+	addr, dsn string
 	// operator is connected past the nodes.
 	operator *pgx.Conn
 	nodes    []*node
@@ -44,11 +42,18 @@ type node struct {
 	name  string
 }
 
-// newCluster starts a server. Its notifications can be lost: see deafen.
+// newCluster makes an empty one. Its notifications can be lost, see deafen: they are
+// sent by a function of its schema, which stands before the server's own.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	server := postgrestest.Start(t, postgrestest.NoSync())
-	c := &cluster{t: t, server: server, dsn: server.NewDatabase(t) + "&options=" + url.QueryEscape("-csearch_path=public,pg_catalog")}
+	dsn, err := url.Parse(postgrestest.NewSchema(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := dsn.Query()
+	query.Set("options", query.Get("options")+",pg_catalog")
+	dsn.RawQuery = query.Encode()
+	c := &cluster{t: t, addr: dsn.Host, dsn: dsn.String()}
 	operator, err := pgx.Connect(t.Context(), c.dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +61,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(func() { _ = operator.Close(context.Background()) })
 	c.operator = operator
 	c.run(`CREATE TABLE deaf ()`,
-		`CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS
+		`CREATE FUNCTION pg_notify(text, text) RETURNS void LANGUAGE sql AS
 			'SELECT pg_catalog.pg_notify($1, $2) WHERE NOT EXISTS (SELECT FROM deaf)'`)
 	return c
 }
@@ -88,8 +93,8 @@ func (c *cluster) terminate(n *node) {
 // join adds a node. A lie, if there is one, stands between it and its store.
 func (c *cluster) join(lie func(keystore.Membership) keystore.Membership) *node {
 	c.t.Helper()
-	n := &node{t: c.t, net: badnet.Listen(c.t, c.server.Addr()), name: fmt.Sprint("node", len(c.nodes))}
-	dsn := strings.Replace(c.dsn, c.server.Addr(), n.net.Addr(), 1) + "&application_name=" + n.name
+	n := &node{t: c.t, net: badnet.Listen(c.t, c.addr), name: fmt.Sprint("node", len(c.nodes))}
+	dsn := strings.Replace(c.dsn, c.addr, n.net.Addr(), 1) + "&application_name=" + n.name
 	var store keystore.Store
 	opened, err := sqlstore.OpenPostgres(c.t.Context(), dsn)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-apikeys/caddy-apikeys/internal/livetest"
+	"github.com/caddy-apikeys/caddy-apikeys/internal/postgrestest"
 )
 
 // childVariable is the environment variable that makes the test binary one of
@@ -22,5 +23,5 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
-	os.Exit(livetest.Main(m))
+	os.Exit(livetest.Main(postgrestest.Main(m)))
 }

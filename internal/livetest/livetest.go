@@ -31,7 +31,7 @@ import (
 // Main runs the tests of a package with directories of their own for Caddy:
 //
 //	func TestMain(m *testing.M) { os.Exit(livetest.Main(m)) }
-func Main(m *testing.M) int {
+func Main(m interface{ Run() int }) int {
 	dir, err := os.MkdirTemp("", "api_keys_live")
 	if err != nil {
 		panic(err)
