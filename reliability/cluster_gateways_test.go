@@ -110,6 +110,40 @@ func TestNoCaddyOfAClusterAcceptsAKeyAfterTheAnsweredTime(t *testing.T) {
 	t.Logf("%d networks failed", cut)
 }
 
+// TestNoCaddyOfAClusterAcceptsAKeyAfterTheAnsweredTimeControl asks before that time: a
+// Caddy that is cut off goes by its memory.
+func TestNoCaddyOfAClusterAcceptsAKeyAfterTheAnsweredTimeControl(t *testing.T) {
+	members := startMembers(t, 2)
+	for range 5 {
+		key := members[0].issueAny()
+		for range 20 {
+			members[1].status(key.text)
+		}
+		members[1].net.Cut()
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			members[0].revoked(key.key)
+		}()
+		accepted := 0
+		for waiting := true; waiting; {
+			select {
+			case <-answered:
+				waiting = false
+			case <-time.After(10 * time.Millisecond):
+				if members[1].status(key.text) == http.StatusOK {
+					accepted++
+				}
+			}
+		}
+		heal(members)
+		if accepted > 0 {
+			return
+		}
+	}
+	t.Error("the key was refused at once: nothing is tested")
+}
+
 func heal(members []*member) {
 	for _, m := range members {
 		m.net.Heal()
