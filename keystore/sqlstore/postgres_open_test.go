@@ -86,7 +86,7 @@ func TestProcessesThatStartTogetherMigrateOnce(t *testing.T) {
 }
 
 // changed is a DSN as a URL, with a change.
-func changed(t *testing.T, dsn string, change func(u *url.URL, query url.Values)) string {
+func changedDSN(t *testing.T, dsn string, change func(u *url.URL, query url.Values)) string {
 	t.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestARefusalSaysWhyAndKeepsTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	otherRoot := ""
-	changed(t, other.NewSecureDatabase(t), func(_ *url.URL, q url.Values) { otherRoot = q.Get("sslrootcert") })
+	changedDSN(t, other.NewSecureDatabase(t), func(_ *url.URL, q url.Values) { otherRoot = q.Get("sslrootcert") })
 	for name, c := range map[string]struct {
 		change func(u *url.URL, query url.Values)
 		says   string
@@ -137,7 +137,7 @@ func TestARefusalSaysWhyAndKeepsTheSecret(t *testing.T) {
 		}, "sslmode"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dsn := changed(t, good, c.change)
+			dsn := changedDSN(t, good, c.change)
 			err := wantRefused(t, dsn, c.says)
 			u, _ := url.Parse(dsn)
 			password, _ := u.User.Password()
@@ -154,7 +154,7 @@ func TestAPoolerHasToKeepSessions(t *testing.T) {
 	server := postgrestest.Start(t, postgrestest.NoSync())
 	dsn := server.NewDatabase(t)
 	through := func(t *testing.T, mode string) string {
-		return changed(t, dsn, func(u *url.URL, _ url.Values) { u.Host = postgrestest.PgBouncer(t, server, mode).Addr() })
+		return changedDSN(t, dsn, func(u *url.URL, _ url.Values) { u.Host = postgrestest.PgBouncer(t, server, mode).Addr() })
 	}
 	for _, mode := range []string{"transaction", "statement"} {
 		t.Run(mode, func(t *testing.T) { wantRefused(t, through(t, mode), "PgBouncer", "pool_mode=session") })
@@ -246,7 +246,7 @@ func TestARoleWithFewRightsRunsTheGateway(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	gateway := changed(t, dsn, func(u *url.URL, _ url.Values) { u.User = url.User("gateway") })
+	gateway := changedDSN(t, dsn, func(u *url.URL, _ url.Values) { u.User = url.User("gateway") })
 	t.Run("without rights it says which it needs", func(t *testing.T) {
 		wantRefused(t, gateway, "docs/clusters.md")
 	})
