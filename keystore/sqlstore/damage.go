@@ -110,7 +110,7 @@ func (h header) check(path string, size int64) error {
 }
 
 func newerSchema(version int64) error {
-	return fmt.Errorf("the file has schema version %d, this program knows versions up to %d: run the newer program, or restore a backup made by this one",
+	return fmt.Errorf("the schema has version %d, this program knows versions up to %d: run the newer program, or restore a backup made by this one",
 		version, schemaVersion)
 }
 

@@ -41,7 +41,7 @@ func TestADamagedFileIsRefusedAndLeftAsItIs(t *testing.T) {
 		{"zeros", func(_ *testing.T, file []byte) []byte { return make([]byte, len(file)) }, "not an SQLite database"},
 		{"database of another program", func(t *testing.T, _ []byte) []byte { return foreign(t) }, "another program"},
 		{"database of another application id", patch(68, 0x12345678), "0x12345678"},
-		{"newer schema", patch(60, 1000), "schema version 1000"},
+		{"newer schema", patch(60, 1000), "the schema has version 1000"},
 		{"page size of zero", patch(16, 0), "page size"},
 	}
 	for _, test := range tests {

@@ -32,8 +32,11 @@ const (
 	lockEpoch = `SELECT epoch FROM epochs FOR UPDATE`
 
 	// The answer has the longest that any node trusts its memory. Nodes that join
-	// later begin with what this transaction left.
-	announceChange = `WITH moved AS (UPDATE epochs SET epoch = epoch + 1 RETURNING epoch),
+	// later begin with what this transaction left. A server that took over from
+	// another may have lost the latest epochs of that: its own begin far beyond, so
+	// that none comes twice, and the gap tells every node that it lost the thread.
+	announceChange = `WITH moved AS (UPDATE epochs SET timeline = $4,
+				epoch = epoch + CASE WHEN timeline = $4 THEN 1 ELSE 4294967296 END RETURNING epoch),
 			told AS (INSERT INTO changes (epoch, digest) SELECT DISTINCT epoch, unnest($1::bytea[]) FROM moved)
 		SELECT epoch, coalesce((SELECT max(bound) FROM nodes), 0), pg_notify($2, $3) FROM moved`
 
@@ -69,7 +72,7 @@ func (e *postgres) announce(s *session, changed []keystore.Digest) (a keystore.A
 		digests[i] = changed[i][:]
 	}
 	var bound int64
-	err = s.tx.QueryRowContext(s.ctx, announceChange, digests, channel, ofChange).Scan(&a.Epoch, &bound, new(any))
+	err = s.tx.QueryRowContext(s.ctx, announceChange, digests, channel, ofChange, e.timeline.Load()).Scan(&a.Epoch, &bound, new(any))
 	a.Bound = time.Duration(bound) * time.Millisecond
 	return a, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,9 @@ import (
 // lock: a node's lease must not wait for another node's changes.
 type postgres struct {
 	config *pgx.ConnConfig
+	// timeline is that of the log of the server to which writes go: a standby that is
+	// promoted begins a new one.
+	timeline atomic.Value // of string
 }
 
 const (
@@ -54,7 +58,8 @@ func OpenPostgres(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &postgres{config}
+	e := &postgres{config: config}
+	e.timeline.Store("")
 	if err := e.probe(ctx); err != nil {
 		return nil, e.refusal(err)
 	}
@@ -134,11 +139,8 @@ func (e *postgres) address() string {
 // connect opens the connections, appends what it opened to opened, and starts the
 // store.
 func (e *postgres) connect(ctx context.Context, opened *[]*database) (*Store, error) {
-	pool := func(connections int, setUp string) *database {
-		db := stdlib.OpenDB(*e.config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-			_, err := conn.PgConn().Exec(ctx, setUp).ReadAll()
-			return err
-		}))
+	pool := func(connections int, setUp func(context.Context, *pgx.Conn) error) *database {
+		db := stdlib.OpenDB(*e.config, stdlib.OptionAfterConnect(setUp))
 		db.SetMaxOpenConns(connections)
 		db.SetMaxIdleConns(connections)
 		db.SetConnMaxIdleTime(5 * time.Minute)
@@ -146,7 +148,7 @@ func (e *postgres) connect(ctx context.Context, opened *[]*database) (*Store, er
 		*opened = append(*opened, database)
 		return database
 	}
-	writes, lookups, views := pool(1, setUpWriting), pool(8, setUp), pool(4, setUp)
+	writes, lookups, views := pool(1, e.setUpWriting), pool(8, setUpReading), pool(4, setUpReading)
 	if err := e.matchSchema(ctx, writes); err != nil {
 		return nil, err
 	}
@@ -170,6 +172,25 @@ const (
 	setUpWriting = setUp + `; SET lock_timeout = '4s'; SET idle_in_transaction_session_timeout = '5s';
 		SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`
 )
+
+func setUpReading(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.PgConn().Exec(ctx, setUp).ReadAll()
+	return err
+}
+
+// setUpWriting also learns the timeline. A server that does not tell has none.
+func (e *postgres) setUpWriting(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.PgConn().Exec(ctx, setUpWriting).ReadAll(); err != nil {
+		return err
+	}
+	timeline := ""
+	err := conn.QueryRow(ctx, `SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)`).Scan(&timeline)
+	if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
+		return err
+	}
+	e.timeline.Store(timeline)
+	return nil
+}
 
 // matchSchema makes the tables, or upgrades them.
 func (e *postgres) matchSchema(ctx context.Context, db *database) error {
@@ -293,7 +314,7 @@ const duplicateTable = "42P07"
 
 // hints are by SQLSTATE.
 var hints = map[string]string{
-	"25006":        "the server takes no writes; is it a standby? connect to the primary, for example with target_session_attrs=read-write and all hosts",
+	"25006":        "the server takes no writes: see default_transaction_read_only of the server, the database and the role",
 	"28P01":        "the password is not the role's",
 	"28000":        "the server's pg_hba.conf does not let this role in from here, or not without TLS",
 	"3D000":        "create the database first",

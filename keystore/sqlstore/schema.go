@@ -238,11 +238,12 @@ CREATE INDEX keys_of_credential ON keys (credential_id, seq);
 const clusterSchema = `
 CREATE TABLE epochs (
 	-- One row: how many changes the feed has told. Whoever writes anything locks it first.
-	id    {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
-	epoch {integer} NOT NULL
+	id       {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+	epoch    {integer} NOT NULL,
+	timeline TEXT      NOT NULL                -- of the server's log, when a change was last told
 );
 
-INSERT INTO epochs (id, epoch) VALUES (1, 1);
+INSERT INTO epochs (id, epoch, timeline) VALUES (1, 1, '');
 
 CREATE TABLE changes (
 	-- The feed: whose grants changed. Pruned once every node has confirmed an epoch.
