@@ -3,14 +3,12 @@ package sqlstore_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/caddy-apikeys/caddy-apikeys/internal/badnet"
@@ -85,7 +83,7 @@ func TestProcessesThatStartTogetherMigrateOnce(t *testing.T) {
 	}
 }
 
-// changed is a DSN as a URL, with a change.
+// changedDSN is a DSN as a URL, with a change.
 func changedDSN(t *testing.T, dsn string, change func(u *url.URL, query url.Values)) string {
 	t.Helper()
 	u, err := url.Parse(dsn)
@@ -194,7 +192,7 @@ func TestAnOldServerIsRefused(t *testing.T) {
 	wantRefused(t, "postgres://anyone@"+listener.Addr().String()+"/any?sslmode=disable", "PostgreSQL 13.4", "version 14 or later")
 }
 
-// playOldServer answers every question with nothing.
+// playOldServer answers every question with no.
 func playOldServer(conn net.Conn) {
 	defer conn.Close()
 	server := pgproto3.NewBackend(conn, conn)
@@ -211,146 +209,28 @@ func playOldServer(conn net.Conn) {
 		if _, err := server.Receive(); err != nil {
 			return
 		}
-		server.Send(&pgproto3.CommandComplete{CommandTag: []byte("SET")})
+		server.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("answer")}}})
+		server.Send(&pgproto3.DataRow{Values: [][]byte{[]byte("f")}})
+		server.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 	}
 }
 
-// grants are all the rights of a role that runs a gateway whose tables another role
-// made, and makes anew at an upgrade.
-const grants = `
-GRANT USAGE ON SCHEMA {schema} TO gateway;
-GRANT SELECT, INSERT, UPDATE ON accounts, credentials, keys, grants, settings TO gateway;
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, throttles, replies, nodes TO gateway;
-GRANT SELECT, INSERT, DELETE ON changes TO gateway;
-GRANT SELECT, UPDATE ON epochs TO gateway;
-GRANT SELECT ON goose_db_version TO gateway;
-`
-
-// TestARoleWithFewRightsRunsTheGateway has a role use all of a store that another one
-// made. Without any one of its rights it could not. Numbers that the database gives
-// need no right, as they are identities of their tables.
-func TestARoleWithFewRightsRunsTheGateway(t *testing.T) {
+// TestARoleWithoutRightsIsToldWhichItNeeds: one that can't even see the schema learns
+// as much as one that may not read its tables.
+func TestARoleWithoutRightsIsToldWhichItNeeds(t *testing.T) {
 	dsn := postgrestest.NewSchema(t)
 	operator := connectPostgres(t, dsn)
 	if err := openPostgres(t, dsn).Close(); err != nil {
 		t.Fatal(err)
 	}
-	var schema string
-	if err := operator.QueryRow(t.Context(), `SELECT current_schema()`).Scan(&schema); err != nil {
-		t.Fatal(err)
-	}
-	run(t, operator, `CREATE ROLE gateway LOGIN`)
+	run(t, operator, `CREATE ROLE stranger LOGIN`)
 	t.Cleanup(func() {
-		_, err := operator.Exec(context.Background(), `DROP OWNED BY gateway; DROP ROLE gateway`)
-		if err != nil {
+		if _, err := operator.Exec(context.Background(), `DROP OWNED BY stranger; DROP ROLE stranger`); err != nil {
 			t.Error(err)
 		}
 	})
-	gateway := changedDSN(t, dsn, func(u *url.URL, _ url.Values) { u.User = url.User("gateway") })
-	t.Run("without rights it says which it needs", func(t *testing.T) {
-		wantRefused(t, gateway, "docs/clusters.md")
-	})
-	run(t, operator, strings.ReplaceAll(grants, "{schema}", schema))
-	t.Run("with them it does everything", func(t *testing.T) {
-		if err := useEverything(t, gateway, "all"); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Run("it needs each", func(t *testing.T) {
-		for _, right := range rightsOf(t, operator, "gateway") {
-			run(t, operator, "REVOKE "+right+" FROM gateway")
-			if err := useEverything(t, gateway, right); err == nil || !strings.Contains(err.Error(), "42501") {
-				t.Errorf("without %s: %v", right, err)
-			}
-			run(t, operator, "GRANT "+right+" TO gateway")
-		}
-	})
-	t.Run("it can't do more", func(t *testing.T) {
-		conn := connectPostgres(t, gateway)
-		for _, statement := range []string{`DELETE FROM keys`, `DROP TABLE keys`, `CREATE TABLE own (x int)`, `TRUNCATE outbox`,
-			`DELETE FROM settings`, `INSERT INTO epochs VALUES (2, 2)`, `UPDATE goose_db_version SET version_id = 0`} {
-			if _, err := conn.Exec(t.Context(), statement); err == nil || !strings.Contains(err.Error(), "42501") {
-				t.Errorf("%s: %v", statement, err)
-			}
-		}
-	})
-}
-
-// rightsOf lists what a role may do with which table.
-func rightsOf(t *testing.T, conn *pgx.Conn, role string) []string {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), `SELECT privilege_type || ' ON ' || table_name FROM information_schema.role_table_grants WHERE grantee = $1`, role)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rights, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(rights) == 0 {
-		t.Fatalf("the role has the rights %q, %v", rights, err)
-	}
-	return rights
-}
-
-// useEverything opens a store and does all that can be done with it. The name makes
-// its records differ from those of other calls.
-func useEverything(t *testing.T, dsn, name string) error {
-	store, err := sqlstore.OpenPostgres(t.Context(), dsn)
-	if err != nil {
-		return err
-	}
-	errs := []error{joinAndLeave(t, store)}
-	for _, update := range updatesOfAll(name) {
-		errs = append(errs, store.Update(t.Context(), update))
-	}
-	_, err = store.Lookup(t.Context(), digestOf(name))
-	return errors.Join(append(errs, err, store.Backup(t.Context(), io.Discard), store.Close())...)
-}
-
-func joinAndLeave(t *testing.T, store *sqlstore.Store) error {
-	m, err := store.Join(t.Context(), "node")
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	for beat := range int64(3) {
-		if _, err := m.Beat(t.Context(), keystore.NodeReport{Beat: beat + 1, Confirmed: keystore.Epoch(beat)}); err != nil {
-			return err
-		}
-	}
-	return m.Leave(t.Context())
-}
-
-// updatesOfAll write to every table, in every way.
-func updatesOfAll(name string) []func(keystore.Tx) error {
-	digest, loaded := digestOf(name), digestOf("loaded "+name)
-	account := keystore.Account{ID: name}
-	credential := keystore.Credential{ID: name, AccountID: name}
-	key := keystore.Key{ID: name, CredentialID: name, Digest: digest, DigestKind: keystore.DigestSHA256}
-	mail := keystore.Mail{ID: name, AccountID: name}
-	reply := keystore.Reply{Digest: digest, Sealed: []byte("sealed")}
-	return []func(keystore.Tx) error{
-		func(tx keystore.Tx) error { return errors.Join(tx.CreateAccount(&account), tx.UpdateAccount(&account)) },
-		func(tx keystore.Tx) error {
-			return errors.Join(tx.CreateCredential(&credential), tx.UpdateCredential(&credential))
-		},
-		func(tx keystore.Tx) error { return errors.Join(tx.CreateKey(&key), tx.UpdateKey(&key)) },
-		func(tx keystore.Tx) error { return tx.RecordUses([]keystore.Use{{KeyID: name, First: 1, Last: 1}}) },
-		func(tx keystore.Tx) error { return tx.SetSetting(name, []byte("set")) },
-		func(tx keystore.Tx) error {
-			return errors.Join(tx.PutMail(&mail), tx.UpdateMail(&mail), tx.DeleteMail(name))
-		},
-		func(tx keystore.Tx) error { return tx.SetThrottle(digest, 1) },
-		func(tx keystore.Tx) error { return tx.PutReply(&reply) },
-		func(tx keystore.Tx) error {
-			_, err := tx.Announce(digest)
-			return err
-		},
-		func(tx keystore.Tx) error { return tx.Prune(10) },
-		func(tx keystore.Tx) error {
-			name := "loaded " + name
-			_, account := tx.LoadAccount(&keystore.Account{ID: name})
-			_, credential := tx.LoadCredential(&keystore.Credential{ID: name, AccountID: name})
-			_, key := tx.LoadKey(&keystore.Key{ID: name, CredentialID: name, Digest: loaded, DigestKind: keystore.DigestSHA256})
-			return errors.Join(account, credential, key)
-		},
-	}
+	stranger := changedDSN(t, dsn, func(u *url.URL, _ url.Values) { u.User = url.User("stranger") })
+	wantRefused(t, stranger, "docs/clusters.md")
+	run(t, operator, `DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO stranger', current_schema()); END $$`)
+	wantRefused(t, stranger, "docs/clusters.md", "42501")
 }
