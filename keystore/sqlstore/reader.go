@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -24,6 +25,9 @@ type session struct {
 	// database may have rolled it back, and would then run each further
 	// statement in a transaction of its own.
 	fault error
+	// settings are those that were read, or found not to be there, and not written
+	// since. Nobody else writes one before the session ends.
+	settings map[string][]byte
 	// writes counts the statements that wrote; loads those that load, apart.
 	writes, loads int
 
@@ -267,19 +271,38 @@ func (r *reader) AccountDigests(accountID string) ([]keystore.Digest, error) {
 
 func scanSetting(r row) (value []byte, err error) {
 	err = r.Scan(&value)
-	if value == nil {
+	if err == nil && value == nil {
 		// An empty value that was set is not the same as none.
 		value = []byte{}
 	}
 	return value, err
 }
 
-func (r *reader) Setting(name string) ([]byte, error) {
-	value, err := one(r, "read setting", scanSetting, setting, name)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, nil
+func (r *reader) Setting(name string) (value []byte, err error) {
+	err = r.with("read setting", func(s *session) error {
+		value, err = s.setting(name)
+		return err
+	})
+	return bytes.Clone(value), err
+}
+
+// setting is the value of a setting, nil if there is none.
+func (s *session) setting(name string) (value []byte, err error) {
+	if value, known := s.settings[name]; known {
+		return value, nil
 	}
-	return value, err
+	err = s.await(func() error {
+		value, err = scanSetting(s.statement(setting).QueryRowContext(s.ctx, name))
+		return err
+	})
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, err
+	}
+	if s.settings == nil {
+		s.settings = map[string][]byte{}
+	}
+	s.settings[name] = value
+	return value, nil
 }
 
 func (r *reader) NextMail() (*keystore.Mail, error) {

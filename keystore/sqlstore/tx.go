@@ -129,7 +129,11 @@ func (t *transaction) SetSetting(name string, value []byte) error {
 	if value == nil {
 		value = []byte{}
 	}
-	return t.put("set setting", putSetting, name, value)
+	return t.with("set setting", func(s *session) error {
+		delete(s.settings, name)
+		_, err := s.exec(putSetting, name, value)
+		return err
+	})
 }
 
 // put runs a statement that writes its row in any case.

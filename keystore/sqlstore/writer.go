@@ -265,6 +265,7 @@ func (u *update) runIn(s *session, apart bool) error {
 	u.gone = err == errNotReturned
 	if apart && err != nil {
 		s.control(rollbackTo)
+		clear(s.settings) // It may have written what it then read.
 	}
 	if apart {
 		s.control(release)

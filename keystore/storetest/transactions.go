@@ -98,6 +98,27 @@ var transactionRules = []rule{
 			return nil
 		})
 	}},
+	{"an update reads a setting as it was last set, and as its own", func(s *suite) {
+		s.must(func(tx keystore.Tx) error {
+			for _, want := range []string{"", "one", "two"} {
+				if want != "" {
+					if err := tx.SetSetting("s", []byte(want)); err != nil {
+						return err
+					}
+				}
+				for range 2 {
+					value, err := tx.Setting("s")
+					if err != nil || string(value) != want || (value == nil) != (want == "") {
+						s.Errorf("setting is %q, %v; want %q", value, err, want)
+					}
+					if value != nil {
+						value[0] = 'x'
+					}
+				}
+			}
+			return nil
+		})
+	}},
 	{"nobody else sees an update before it is committed", func(s *suite) {
 		s.family("a")
 		s.must(func(tx keystore.Tx) error {
