@@ -79,11 +79,11 @@ func (kr *Keyring) Issue(ctx context.Context, actor Actor, c Credential, also ..
 		if err := kr.mayObtainNow(tx, actor, &c); err != nil {
 			return err
 		}
-		// Of an account that is not there, this answers ErrNotFound.
-		if err := tx.CreateCredential(&c); err != nil {
+		if err := kr.claimPepper(tx); err != nil {
 			return err
 		}
-		if err := kr.storeKey(tx, k); err != nil {
+		// Of an account that is not there, this answers ErrNotFound.
+		if err := tx.CreateCredentialWithKey(&c, k); err != nil {
 			return err
 		}
 		out.Key = statusOf(k, &c, nil, now)

@@ -148,6 +148,9 @@ type Tx interface {
 	// CreateKey stores a key and sets its Seq. Its credential must exist, else
 	// ErrNotFound.
 	CreateKey(*Key) error
+	// CreateCredentialWithKey stores a credential, which is no tombstone, and its first
+	// key: it is CreateCredential and then CreateKey, in one step.
+	CreateCredentialWithKey(*Credential, *Key) error
 	// UpdateKey replaces all of a key but its Digest, DigestKind, LastUsedAt.
 	UpdateKey(*Key) error
 

@@ -20,6 +20,11 @@ func (tx *watchedTx) CreateKey(k *Key) error {
 	return tx.Tx.CreateKey(k)
 }
 
+func (tx *watchedTx) CreateCredentialWithKey(c *Credential, k *Key) error {
+	tx.touches(k.Digest)
+	return tx.Tx.CreateCredentialWithKey(c, k)
+}
+
 func (tx *watchedTx) LoadKey(k *Key) (*Key, error) {
 	tx.touches(k.Digest)
 	return tx.Tx.LoadKey(k)

@@ -43,6 +43,10 @@ type engine interface {
 	committed(ctx context.Context, db *database, writes int) error
 	// exclusive reports whether no other process can change the open store.
 	exclusive() bool
+	// createWithKey inserts the rows of a credential and of its first key, for an
+	// account that is no tombstone, and returns their seq. Without such an account
+	// the error is sql.ErrNoRows.
+	createWithKey(s *session, rows newRows) (credential, key int64, err error)
 	// announce tells other processes what a transaction changes.
 	announce(s *session, changed []keystore.Digest) (keystore.Announcement, error)
 	// join opens a node's connection to the feed of a store that is shared.

@@ -30,6 +30,7 @@ const (
 	anyAccountByNumber
 	anyCredential
 	accountDeleted
+	accountOfGrant
 	credentialDeleted
 	credentialDigests
 	accountDigests
@@ -51,6 +52,9 @@ const (
 	insertCredential
 	updateCredential
 	insertKey
+	addCredential
+	addKey
+	addGrant
 	loadAccount
 	loadCredential
 	loadKey
@@ -94,6 +98,17 @@ const (
 	keyColumns = `k.seq, k.id, k.credential_id, k.digest, k.digest_kind, k.hint, k.format, k.sealed,
 		k.created_at, k.activates_at, k.expires_at, k.unused_expires_at, k.revoked_at, k.revoked_reason,
 		k.superseded_by, k.superseded_at, k.stops_on_use_of, k.first_used_at, k.last_used_at, k.mailed`
+
+	// What is inserted into the tables that number their rows themselves.
+	intoCredentials = `INSERT INTO credentials (id, account_id, package, roles, active, description,
+			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)`
+	intoKeys = `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
+			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
+			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed)`
+	credentialInsert = intoCredentials + `
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
+	keyInsert = intoKeys + `
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
 )
 
 // texts are the statements, for every engine. Each is served by a primary key
@@ -136,6 +151,7 @@ var texts = [statements]string{
 	anyAccountByEmail:  `SELECT ` + accountColumns + ` FROM accounts WHERE email_key = $1`,
 	anyAccountByNumber: `SELECT ` + accountColumns + ` FROM accounts WHERE number = $1`,
 	accountDeleted:     `SELECT deleted_at FROM accounts WHERE id = $1`,
+	accountOfGrant:     `SELECT number, email, active FROM accounts WHERE id = $1 AND deleted_at = 0`,
 	credentialDeleted: `SELECT CASE WHEN c.deleted_at = 0 THEN a.deleted_at ELSE c.deleted_at END
 		FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE c.id = $1`,
 	anyCredential: `SELECT ` + credentialColumns + ` FROM credentials c WHERE c.id = $1`,
@@ -175,8 +191,7 @@ var texts = [statements]string{
 
 	// Selecting the parent makes a parent that is a tombstone as absent as one
 	// that never was: no row is inserted.
-	insertCredential: `INSERT INTO credentials (id, account_id, package, roles, active, description,
-			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)
+	insertCredential: intoCredentials + `
 		SELECT $1, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
 		FROM accounts WHERE id = $2 AND deleted_at = 0
 		RETURNING seq`,
@@ -185,9 +200,7 @@ var texts = [statements]string{
 			updated_at = $10, deleted_at = $11
 		WHERE id = $1 AND deleted_at = 0`,
 
-	insertKey: `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
-			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
-			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed)
+	insertKey: intoKeys + `
 		SELECT $1, c.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
 		FROM credentials c JOIN accounts a ON a.id = c.account_id
 		WHERE c.id = $2 AND c.deleted_at = 0 AND a.deleted_at = 0
@@ -198,24 +211,23 @@ var texts = [statements]string{
 			first_used_at = $14, mailed = $15
 		WHERE id = $1`,
 
-	// The load statements store nothing where something is in the way. They take
-	// their values as they are and return nothing: from a SELECT, or with RETURNING,
-	// SQLite would keep a journal of each statement, and that costs more the more
-	// was stored before it.
+	// The add and load statements take their values as they are and return nothing:
+	// from a SELECT, or with RETURNING, SQLite would keep a journal of each statement,
+	// and that costs more the more was stored before it. Who adds knows the owner; see
+	// createWithKey.
+	addCredential: credentialInsert,
+	addKey:        keyInsert,
+	addGrant: `INSERT INTO grants (digest, ` + grantColumns + `)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
+
+	// The load statements store nothing where something is in the way.
 	loadAccount: `INSERT INTO accounts (id, email, email_key, active, roles, first_name, last_name,
 			company, phone, address, siren, attributes, created_at, updated_at, deleted_at, number)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
 			CASE WHEN CAST($16 AS BIGINT) = 0 THEN (SELECT coalesce(max(number), 0) + 1 FROM accounts) ELSE CAST($16 AS BIGINT) END)
 		ON CONFLICT DO NOTHING`,
-	loadCredential: `INSERT INTO credentials (id, account_id, package, roles, active, description,
-			allowed_ips, metadata, expires_at, created_at, updated_at, deleted_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-		ON CONFLICT DO NOTHING`,
-	loadKey: `INSERT INTO keys (id, credential_id, digest, digest_kind, hint, format, sealed,
-			created_at, activates_at, expires_at, unused_expires_at, revoked_at, revoked_reason,
-			superseded_by, superseded_at, stops_on_use_of, first_used_at, last_used_at, mailed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-		ON CONFLICT DO NOTHING`,
+	loadCredential: credentialInsert + ` ON CONFLICT DO NOTHING`,
+	loadKey:        keyInsert + ` ON CONFLICT DO NOTHING`,
 
 	takeKeyBack: `DELETE FROM keys WHERE id = $1`,
 

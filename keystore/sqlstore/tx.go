@@ -96,6 +96,18 @@ func (t *transaction) CreateKey(k *keystore.Key) error {
 	return t.put(op, insertGrant, newGrant(k)...)
 }
 
+func (t *transaction) CreateCredentialWithKey(c *keystore.Credential, k *keystore.Key) error {
+	const op = "create credential with key"
+	rows, err := rowsOf(c, k)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return t.with(op, func(s *session) (err error) {
+		c.Seq, k.Seq, err = s.engine.createWithKey(s, rows)
+		return err
+	})
+}
+
 func (t *transaction) UpdateKey(k *keystore.Key) error {
 	return t.replace("update key", updateKeyValues(k), updateKey, updateGrant)
 }

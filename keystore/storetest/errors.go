@@ -69,6 +69,9 @@ func txCalls(tx keystore.Tx) []call {
 		call{"CreateCredential", func() error { return tx.CreateCredential(newCredential("late/c", "a")) }},
 		call{"UpdateCredential", func() error { return tx.UpdateCredential(newCredential("a/c", "a")) }},
 		call{"CreateKey", func() error { return tx.CreateKey(newKey("late/k", "a/c")) }},
+		call{"CreateCredentialWithKey", func() error {
+			return tx.CreateCredentialWithKey(newCredential("late/c", "a"), newKey("late/k", "late/c"))
+		}},
 		call{"UpdateKey", func() error { return tx.UpdateKey(newKey("a/k", "a/c")) }},
 		call{"LoadAccount", func() error { _, err := tx.LoadAccount(newAccount("late")); return err }},
 		call{"LoadCredential", func() error { _, err := tx.LoadCredential(newCredential("late/c", "a")); return err }},

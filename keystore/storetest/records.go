@@ -205,6 +205,53 @@ var recordRules = []rule{
 		s.refuses(keystore.ErrNotFound, func(tx keystore.Tx) error { return tx.CreateKey(newKey("k1", "a/c")) })
 		s.refuses(keystore.ErrNotFound, func(tx keystore.Tx) error { return tx.CreateKey(newKey("k2", "b/c")) })
 	}},
+	{"a credential that is created with its key is as one that was created before it", func(s *suite) {
+		account, credential, key := fullAccount("a"), fullCredential("c", "a"), fullKey("k", "c")
+		other := newCredential("d", "a")
+		s.must(func(tx keystore.Tx) error {
+			return first(
+				tx.CreateAccount(account),
+				tx.CreateCredentialWithKey(credential, key),
+				tx.CreateCredentialWithKey(other, newKey("l", "d")))
+		})
+		s.same(s.credential("c"), credential)
+		s.same(s.key("k"), key)
+		s.same(s.grant(key.Digest), joined(account, credential, key))
+		s.same(s.grant(digestOf("l")), joined(account, other, newKey("l", "d")))
+		if credential.Seq >= other.Seq {
+			s.Errorf("seq %d and then %d", credential.Seq, other.Seq)
+		}
+	}},
+	{"a credential or key that is taken is a conflict also where they are created at once", func(s *suite) {
+		s.family("a")
+		k := newKey("k", "c")
+		k.Digest = digestOf("a/k")
+		for name, create := range map[string]func(keystore.Tx) error{
+			"credential": func(tx keystore.Tx) error {
+				return tx.CreateCredentialWithKey(newCredential("a/c", "a"), newKey("k", "a/c"))
+			},
+			"key": func(tx keystore.Tx) error {
+				return tx.CreateCredentialWithKey(newCredential("c", "a"), newKey("a/k", "c"))
+			},
+			"digest": func(tx keystore.Tx) error { return tx.CreateCredentialWithKey(newCredential("c", "a"), k) },
+		} {
+			s.Log(name)
+			s.refuses(keystore.ErrConflict, create)
+			s.lacks("c", "k")
+		}
+	}},
+	{"a credential with its key needs an account that is not deleted, and the update can go on", func(s *suite) {
+		s.family("a")
+		s.buryAccount("a")
+		s.must(func(tx keystore.Tx) error {
+			for _, account := range []string{"a", "none"} {
+				s.wants(tx.CreateCredentialWithKey(newCredential("c", account), newKey("k", "c")), keystore.ErrNotFound)
+			}
+			return tx.SetSetting("s", []byte("v"))
+		})
+		s.lacks("c", "k")
+		s.same(string(s.setting("s")), "v")
+	}},
 
 	{"an update replaces an account but for Number and CreatedAt", func(s *suite) {
 		s.must(func(tx keystore.Tx) error { return tx.CreateAccount(fullAccount("a")) })
@@ -316,4 +363,18 @@ func withEmail(id, email string) *keystore.Account {
 	a := newAccount(id)
 	a.Email = email
 	return a
+}
+
+// lacks checks that there is neither that credential nor that key.
+func (s *suite) lacks(credential, key string) {
+	s.Helper()
+	s.view(func(r keystore.Reader) error {
+		_, err := r.Credential(credential)
+		s.wants(err, keystore.ErrNotFound)
+		_, err = r.Key(key)
+		s.wants(err, keystore.ErrNotFound)
+		return nil
+	})
+	_, err := s.Lookup(s.ctx, digestOf(key))
+	s.wants(err, keystore.ErrNotFound)
 }
