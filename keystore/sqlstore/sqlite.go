@@ -25,7 +25,7 @@ import (
 type sqlite struct {
 	path string
 	lock *flock.Flock
-	// written counts the statements that wrote since the last checkpoint.
+	// written is about how many pages were written since the last checkpoint.
 	written int
 	// stuck is when a full checkpoint last had to give up.
 	stuck time.Time
@@ -371,9 +371,12 @@ func (e *sqlite) explain(err error) error {
 }
 
 const (
-	// checkpointAfter is the number of writing statements between two
-	// checkpoints: about a thousand pages.
-	checkpointAfter = 250
+	// checkpointAfter is about the number of pages that are written between two
+	// checkpoints.
+	checkpointAfter = 1000
+	// pagesOfCommit is how many pages a commit writes beside one for each statement:
+	// those that all rows of a table go to.
+	pagesOfCommit = 7
 	// logLimit is the length of the log, in pages, at which it is worth
 	// waiting for readers to get it emptied: 64 MiB.
 	logLimit = 1 << 14
@@ -386,7 +389,7 @@ const (
 // I/O error is dropped; and it would never empty a log that readers keep in
 // use without a gap.
 func (e *sqlite) committed(ctx context.Context, db *database, writes int) error {
-	e.written += writes
+	e.written += writes + pagesOfCommit
 	if e.written < checkpointAfter {
 		return nil
 	}

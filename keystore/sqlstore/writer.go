@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
@@ -12,9 +13,9 @@ import (
 
 // The writer commits in groups. A durable commit costs a sync of the disk,
 // hundreds of microseconds, whatever it holds; so one goroutine takes the
-// updates that are waiting, runs them in one transaction, commits, and answers
-// them all. It never waits for more: while it syncs, the next group gathers by
-// itself.
+// updates that are waiting, runs them in one transaction, those that come while it
+// runs included, commits, and answers them all. It never waits for more: while it
+// syncs, the next group gathers by itself.
 //
 // Most updates succeed, so a group is first run as it is. If one of it fails, the
 // transaction is rolled back and the group is run again, with each update apart in
@@ -142,7 +143,7 @@ func (w *writer) run() {
 	ctx := context.Background()
 	for first := range w.queue {
 		writes := 0
-		for group := w.gather(first); len(group) > 0; {
+		for group := w.gather([]*update{first}); len(group) > 0; {
 			var n int
 			group, n = w.commitGroup(ctx, group)
 			writes += n
@@ -154,9 +155,8 @@ func (w *writer) run() {
 	}
 }
 
-// gather takes what is waiting behind first.
-func (w *writer) gather(first *update) []*update {
-	group := []*update{first}
+// gather adds what is waiting to a group.
+func (w *writer) gather(group []*update) []*update {
 	for len(group) < maxGroup {
 		select {
 		case u, ok := <-w.queue:
@@ -187,9 +187,10 @@ func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*upda
 			refuseAll(group, unavailable("begin transaction", w.engine.explain(err)))
 			return nil, 0
 		}
-		outcomes, rest := runGroup(s, group, apart)
+		var outcomes []outcome
+		outcomes, group, rest = w.runGroup(s, group, apart)
 		switch {
-		case !apart && w.oneFailed(s, outcomes, len(group)):
+		case !apart && oneFailed(s, outcomes, len(group)):
 			apart = true
 			_ = s.rollback() // So that it can be run again; its error is found again.
 		case !w.settle(s, outcomes, try < tries):
@@ -204,14 +205,14 @@ func (w *writer) commitGroup(ctx context.Context, group []*update) (rest []*upda
 func (w *writer) begin(ctx context.Context) (*sql.Tx, error) { return w.engine.begin(ctx, w.db) }
 
 // oneFailed reports whether the updates of a group have to be told apart.
-func (w *writer) oneFailed(s *session, outcomes []outcome, group int) bool {
+func oneFailed(s *session, outcomes []outcome, group int) bool {
 	return s.fault == nil && group > 1 && len(outcomes) > 0 && outcomes[len(outcomes)-1].err != nil
 }
 
 // loadsPerWrite is how many statements of a bulk load count as one that writes:
 // there are thousands to a commit, and a checkpoint after each commit would write
 // most pages twice.
-const loadsPerWrite = 16
+const loadsPerWrite = 4
 
 // refuseAll answers the updates of a group that is not begun.
 func refuseAll(group []*update, err error) {
@@ -233,20 +234,27 @@ type outcome struct {
 	err    error
 }
 
-// runGroup gives each update its turn, in order, until the transaction is lost, or
-// until one fails that is not apart from the others.
-func runGroup(s *session, group []*update, apart bool) (outcomes []outcome, rest []*update) {
-	for i, u := range group {
-		if !u.begin() {
-			continue
+// runGroup gives each update its turn, in order, and then those that came meanwhile,
+// until the transaction is lost, or until one fails that is not apart from the others.
+// It returns the group with those that came.
+func (w *writer) runGroup(s *session, group []*update, apart bool) (outcomes []outcome, all, rest []*update) {
+	for i := 0; i < len(group); i++ {
+		if u := group[i]; u.begin() {
+			err := u.runIn(s, apart)
+			outcomes = append(outcomes, outcome{u, err})
+			if s.fault != nil || err != nil && !apart {
+				return outcomes, group, group[i+1:]
+			}
 		}
-		err := u.runIn(s, apart)
-		outcomes = append(outcomes, outcome{u, err})
-		if s.fault != nil || err != nil && !apart {
-			return outcomes, group[i+1:]
+		if i == len(group)-1 {
+			// Those that the last group answered, and that are about to come again, do
+			// so now, if there is nothing else to run: else each second group has one
+			// update, and as many syncs.
+			runtime.Gosched()
+			group = w.gather(group)
 		}
 	}
-	return outcomes, nil
+	return outcomes, group, nil
 }
 
 // runIn gives u its turn. Apart from others it has a savepoint of its own, which

@@ -43,22 +43,24 @@ func isSet(t *testing.T, store *Store, name string) (found bool) {
 	return found
 }
 
-// grouped runs changes as one group, and returns their outcomes: they gather
-// behind an update that runs until all are queued.
+// grouped runs changes as one group, and returns their outcomes: they gather while
+// the commit of an update waits until all are queued.
 func grouped(t *testing.T, store *Store, changes ...func(keystore.Tx) error) []error {
 	t.Helper()
 	outcomes := make([]error, len(changes))
 	var wg sync.WaitGroup
-	err := store.Update(t.Context(), func(keystore.Tx) error {
+	commit := store.writer.commit
+	store.writer.commit = func(tx *sql.Tx) error {
+		store.writer.commit = commit
 		for i, change := range changes {
 			queued := len(store.writer.queue)
 			wg.Go(func() { outcomes[i] = store.Update(t.Context(), change) })
 			for len(store.writer.queue) == queued {
 			}
 		}
-		return nil
-	})
-	if err != nil {
+		return commit(tx)
+	}
+	if err := store.Update(t.Context(), func(keystore.Tx) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	wg.Wait()
@@ -111,6 +113,48 @@ func TestUpdatesOfAGroupSeeThoseBeforeThem(t *testing.T) {
 	})
 	if err := errors.Join(outcomes...); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUpdatesThatComeWhileOneRunsShareItsCommit(t *testing.T) {
+	store := newStoreForTest(t)
+	before := store.writer.commits.Load()
+	var wg sync.WaitGroup
+	err := store.Update(t.Context(), func(keystore.Tx) error {
+		wg.Go(func() {
+			if err := store.Update(t.Context(), set("late")); err != nil {
+				t.Error(err)
+			}
+		})
+		for len(store.writer.queue) == 0 {
+		}
+		return nil
+	})
+	wg.Wait()
+	if n := store.writer.commits.Load() - before; err != nil || n != 1 || !isSet(t, store, "late") {
+		t.Errorf("%v, %d commits, want 1", err, n)
+	}
+}
+
+func TestAnUpdateThatFailsInAGroupIsNotReadByTheNext(t *testing.T) {
+	store := newStoreForTest(t)
+	failure := errors.New("error of the test")
+	failing := func(tx keystore.Tx) error {
+		if err := set("failed")(tx); err != nil {
+			return err
+		}
+		if value, err := tx.Setting("failed"); err != nil || value == nil {
+			t.Errorf("an update reads %q, %v of its own", value, err)
+		}
+		return failure
+	}
+	var read []byte
+	outcomes := grouped(t, store, failing, func(tx keystore.Tx) (err error) {
+		read, err = tx.Setting("failed")
+		return err
+	})
+	if outcomes[0] != failure || outcomes[1] != nil || read != nil {
+		t.Errorf("outcomes %v; read %q", outcomes, read)
 	}
 }
 
