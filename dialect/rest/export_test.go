@@ -37,8 +37,8 @@ type house struct {
 	verdicts map[string]keystore.Verdict
 }
 
-func newHouse(t *testing.T, config keystore.Config) *house {
-	h := &house{newGatewayOf(t, config), map[string]string{}, map[string]keystore.Verdict{}}
+func newHouse(g *gateway) *house {
+	t, h := g.T, &house{g, map[string]string{}, map[string]keystore.Verdict{}}
 	h.newAccount(`{"id":"acme","email":"Ops@acme.example","roles":["vip"],"first_name":"Ada","last_name":"Lovelace","company":"\"Engines\" & <Sons>",
 		"phone":"+33","address":"1, rue de l'Été","siren":"732829320","attributes":{"plan":"gold","日本":"語\u2028"}}`)
 	h.newAccount(`{"id":"closed","email":"left@acme.example"}`)
@@ -146,14 +146,25 @@ func recordsOf(t *testing.T, kr *keystore.Keyring) *records {
 func TestAnExportMakesTheSameStoreOfAnEmptyOne(t *testing.T) {
 	gone := []keystore.Package{{Name: "Gone"}}
 	pepper, master := []byte(strings.Repeat("p", 32)), bytes.Repeat([]byte{1}, keystore.MasterKeySize)
-	for name, c := range map[string]struct{ from, to keystore.Config }{
-		"as it is":                              {keystore.Config{Packages: gone}, keystore.Config{Packages: gone}},
-		"under a pepper":                        {keystore.Config{Packages: gone, Pepper: pepper}, keystore.Config{Packages: gone, Pepper: pepper}},
-		"recoverable":                           {keystore.Config{Packages: gone, MasterKey: master}, keystore.Config{Packages: gone, MasterKey: master}},
-		"of a package that is not declared now": {keystore.Config{Packages: gone}, keystore.Config{Packages: []keystore.Package{{Name: "New"}}}},
+	plain := keystore.Config{Packages: gone}
+	peppered := keystore.Config{Packages: gone, Pepper: pepper}
+	recoverable := keystore.Config{Packages: gone, MasterKey: master}
+	type open func(*testing.T, keystore.Config) *gateway
+	for name, c := range map[string]struct {
+		of   open
+		from keystore.Config
+		into open
+		to   keystore.Config
+	}{
+		"as it is":                              {newGatewayOf, plain, newGatewayOf, plain},
+		"under a pepper":                        {newGatewayOf, peppered, newGatewayOf, peppered},
+		"recoverable":                           {newGatewayOf, recoverable, newGatewayOf, recoverable},
+		"of a package that is not declared now": {newGatewayOf, plain, newGatewayOf, keystore.Config{Packages: []keystore.Package{{Name: "New"}}}},
+		"from SQLite to PostgreSQL":             {newGatewayOf, recoverable, newSharedGateway, recoverable},
+		"from PostgreSQL to SQLite":             {newSharedGateway, peppered, newGatewayOf, peppered},
 	} {
 		t.Run(name, func(t *testing.T) {
-			from, to := newHouse(t, c.from), newGatewayOf(t, c.to)
+			from, to := newHouse(c.of(t, c.from)), c.into(t, c.to)
 			from.wantsVerdicts(from.gateway) // the control
 			lines := from.exported()
 			to.imported(counted(len(lines), 2, 9, 16), strings.Join(lines, ""))
@@ -215,7 +226,7 @@ func TestAnExportSaysHowManyMailsStayBehind(t *testing.T) {
 }
 
 func TestAnExportThatIsNotWholeIsRefused(t *testing.T) {
-	lines := newHouse(t, keystore.Config{Packages: []keystore.Package{{Name: "Gone"}}}).exported()
+	lines := newHouse(newGatewayOf(t, keystore.Config{Packages: []keystore.Package{{Name: "Gone"}}})).exported()
 	in := func(t *testing.T) *gateway { return newGateway(t, keystore.Package{Name: "Gone"}) }
 	for n := 1; n < len(lines); n += 5 {
 		a := in(t).importing(strings.Join(lines[:n], ""))
@@ -248,7 +259,7 @@ func TestAnExportThatIsNotWholeIsRefused(t *testing.T) {
 }
 
 func TestAnExportUnderAPepperIsRefusedWithoutItBeforeAnythingIsStored(t *testing.T) {
-	lines := newHouse(t, keystore.Config{Packages: []keystore.Package{{Name: "Gone"}}, Pepper: []byte(strings.Repeat("p", 32))}).exported()
+	lines := newHouse(newGatewayOf(t, keystore.Config{Packages: []keystore.Package{{Name: "Gone"}}, Pepper: []byte(strings.Repeat("p", 32))})).exported()
 	for _, pepper := range []string{"", strings.Repeat("q", 32)} {
 		g := newGatewayOf(t, keystore.Config{Packages: []keystore.Package{{Name: "Gone"}}, Pepper: []byte(pepper)})
 		a := g.importing(strings.Join(lines, "")).wantProblem(422, "invalid_member", "pepper.fingerprint")

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddy-apikeys/caddy-apikeys/dialect"
+	"github.com/caddy-apikeys/caddy-apikeys/internal/postgrestest"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 	"github.com/caddy-apikeys/caddy-apikeys/keystore/sqlstore"
 )
@@ -45,6 +46,15 @@ func newGateway(t *testing.T, packages ...keystore.Package) *gateway {
 
 func newGatewayOf(t *testing.T, config keystore.Config) *gateway {
 	store, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "keys", "keys.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newGatewayOver(t, store, config)
+}
+
+// newSharedGateway is newGatewayOf over PostgreSQL.
+func newSharedGateway(t *testing.T, config keystore.Config) *gateway {
+	store, err := sqlstore.OpenPostgres(t.Context(), postgrestest.NewSchema(t))
 	if err != nil {
 		t.Fatal(err)
 	}

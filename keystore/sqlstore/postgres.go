@@ -254,9 +254,14 @@ func (e *postgres) view() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 }
 
-// begin waits until no other process writes.
+// begin waits until no other process writes. A connection that the server ended may
+// be found out only here, where nothing is lost by another try.
 func (e *postgres) begin(ctx context.Context, db *database) (*sql.Tx, error) {
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	options := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	tx, err := db.BeginTx(ctx, options)
+	if err != nil && ctx.Err() == nil {
+		tx, err = db.BeginTx(ctx, options)
+	}
 	if err != nil {
 		return nil, err
 	}
