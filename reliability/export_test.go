@@ -3,6 +3,7 @@
 package reliability
 
 import (
+	"context"
 	"bytes"
 	"fmt"
 	"io"
@@ -29,8 +30,8 @@ func TestASlowExportOutlastsTheTimeLimitOfTheAdminEndpoint(t *testing.T) {
 		t.Fatal(resp.Status)
 	}
 	// What the server has sent and nobody has read is less than the export.
-	client := http.Client{Transport: &http.Transport{Dial: func(network, address string) (net.Conn, error) {
-		c, err := net.Dial(network, address)
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
 			err = c.(*net.TCPConn).SetReadBuffer(64 << 10)
 		}
