@@ -3,8 +3,8 @@
 package reliability
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"

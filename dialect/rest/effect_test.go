@@ -220,6 +220,12 @@ func TestASharedStoreThatCantBeReachedIsUnavailable(t *testing.T) {
 	u.Host = net.Addr()
 	g := newGatewayOver(t, openPostgres(t, u.String()), keystore.Config{})
 	h := g.newKey(g.newAccount(``), keystore.RoleOperator)
+	for { // a lease that is lost before there was one is reported
+		if info, _ := g.vault.Cluster(); info.Leased {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	net.Cut()
 	for _, call := range everyCall(h) {
 		if strings.HasPrefix(call[1], "/self") {
