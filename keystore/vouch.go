@@ -32,14 +32,16 @@ func (c *Cache) vouches(g *Grant) bool {
 func (c *Cache) vouched(g *Grant) bool { return c.node == nil || c.vouches(g) }
 
 // prove reads the grant from a store that is shared, for this caller only, and in a
-// bounded time. Memory does not get it: that fills itself, one read after the other,
-// so that it does not go back to what an older read found.
+// bounded time. Memory does not get it, and what that holds of it is void: it may be
+// older, and a beat that was under way could have it vouched for once more. It fills
+// itself anew, one read after the other, so that nobody is told again what was before.
 func (c *Cache) prove(ctx context.Context, digest Digest) (*Grant, error) {
 	c.misses.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, c.node.proofTimeout())
 	defer cancel()
 	began := c.node.lease.read()
 	g, err := c.read(ctx, digest, c.shard(&digest).generation.Load())
+	c.Invalidate(digest)
 	if err == nil && !c.node.lease.covered(began) {
 		return nil, fmt.Errorf("%w: its answer is too old", ErrUnavailable)
 	}

@@ -36,11 +36,15 @@ const (
 	// another may have lost the latest epochs of that: its own begin far beyond, so
 	// that none comes twice, and the gap tells every node that it lost the thread.
 	announceChange = `WITH moved AS (UPDATE epochs SET timeline = $4,
-				epoch = epoch + CASE WHEN timeline = $4 THEN 1 ELSE 4294967296 END RETURNING epoch),
+				epoch = CASE WHEN timeline = $4 THEN epoch + $5
+					ELSE greatest(epoch + 4294967296, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) END
+				RETURNING epoch),
 			told AS (INSERT INTO changes (epoch, digest) SELECT DISTINCT epoch, unnest($1::bytea[]) FROM moved)
 		SELECT epoch, coalesce((SELECT max(bound) FROM nodes), 0), pg_notify($2, $3) FROM moved`
 
-	pruneChanges = `DELETE FROM changes WHERE epoch <= (SELECT min(confirmed) FROM nodes)`
+	// So many at a time that it takes a moment only; there is a next time.
+	pruneChanges = `DELETE FROM changes WHERE ctid = ANY (ARRAY(
+		SELECT ctid FROM changes WHERE epoch <= (SELECT min(confirmed) FROM nodes) LIMIT 50000))`
 
 	// The first statement of a beat is committed before the others begin, so that
 	// whoever commits what the others do not see does see the node. A node that is not
@@ -67,20 +71,28 @@ const mostChanges = 1 << 16
 
 // announce implements engine.
 func (e *postgres) announce(s *session, changed []keystore.Digest) (a keystore.Announcement, err error) {
-	digests := make([][]byte, len(changed))
+	digests, step := make([][]byte, len(changed)), 1
 	for i := range changed {
 		digests[i] = changed[i][:]
 	}
+	if len(changed) > mostChanges {
+		digests, step = [][]byte{}, 2 // the gap tells the nodes to forget everything
+	}
 	var bound int64
-	err = s.tx.QueryRowContext(s.ctx, announceChange, digests, channel, ofChange, e.timeline.Load()).Scan(&a.Epoch, &bound, new(any))
+	err = s.await(func() error {
+		return s.tx.QueryRowContext(s.ctx, announceChange, digests, channel, ofChange, e.timeline.Load(), step).
+			Scan(&a.Epoch, &bound, new(any))
+	})
 	a.Bound = time.Duration(bound) * time.Millisecond
 	return a, err
 }
 
 // prune implements engine.
 func (e *postgres) prune(s *session) error {
-	_, err := s.tx.ExecContext(s.ctx, pruneChanges)
-	return err
+	return s.await(func() error {
+		_, err := s.tx.ExecContext(s.ctx, pruneChanges)
+		return err
+	})
 }
 
 // membership is a node's connection to the feed.
@@ -90,6 +102,8 @@ type membership struct {
 	conn   *pgx.Conn
 	// confirmed is what the last beat reported.
 	confirmed keystore.Epoch
+	// timeline is that of the server's log.
+	timeline string
 	// changed and notified are set by the connection when it reads a notification, of
 	// a change and of anything.
 	changed, notified bool
@@ -107,6 +121,9 @@ func (e *postgres) join(ctx context.Context, node string) (keystore.Membership, 
 	var err error
 	if m.conn, err = e.listen(ctx, channel, m.note); err != nil {
 		return nil, unavailable("join", e.explain(err))
+	}
+	if m.timeline, err = timelineOf(ctx, m.conn); err != nil {
+		return nil, m.failed(ctx, "join", err)
 	}
 	return m, nil
 }
@@ -150,6 +167,10 @@ func (m *membership) Beat(ctx context.Context, report keystore.NodeReport) (stat
 		return keystore.FeedState{}, m.failed(ctx, op, err)
 	}
 	m.confirmed = report.Confirmed
+	// A server that took over may lack what the node knows, and have no change to tell.
+	if last := m.engine.fed.Swap(m.timeline); last != nil && last != m.timeline {
+		state.Lost = true
+	}
 	return state, nil
 }
 

@@ -33,14 +33,18 @@ type postgres struct {
 	// timeline is that of the log of the server to which writes go: a standby that is
 	// promoted begins a new one.
 	timeline atomic.Value // of string
+	// fed is the timeline of the server whose feed was read last, nil if none was.
+	fed atomic.Value // of string
 }
 
 const (
 	// answerWithin is how long the server may take for one answer.
 	answerWithin = 5 * time.Second
 	// connectWithin is how long making a connection may take, unless the DSN says
-	// otherwise.
-	connectWithin = 5 * time.Second
+	// otherwise, and connectOneWithin where there is another host to try, which must
+	// be reached within a quarter of a lease.
+	connectWithin    = 5 * time.Second
+	connectOneWithin = time.Second
 	// migrateWithin is for how long a process waits for another one that migrates,
 	// in seconds.
 	migrateWithin = 120
@@ -84,6 +88,11 @@ func ParsePostgres(dsn string) (*pgx.ConnConfig, error) {
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectWithin
+		for _, other := range config.Fallbacks {
+			if other.Host != config.Host || other.Port != config.Port {
+				config.ConnectTimeout = connectOneWithin
+			}
+		}
 	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "caddy api_keys"
@@ -174,22 +183,33 @@ const (
 )
 
 func setUpReading(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	_, err := conn.PgConn().Exec(ctx, setUp).ReadAll()
 	return err
 }
 
-// setUpWriting also learns the timeline. A server that does not tell has none.
+// setUpWriting also learns the timeline.
 func (e *postgres) setUpWriting(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	if _, err := conn.PgConn().Exec(ctx, setUpWriting).ReadAll(); err != nil {
 		return err
 	}
-	timeline := ""
-	err := conn.QueryRow(ctx, `SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)`).Scan(&timeline)
-	if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
-		return err
+	timeline, err := timelineOf(ctx, conn)
+	if err == nil {
+		e.timeline.Store(timeline)
 	}
-	e.timeline.Store(timeline)
-	return nil
+	return err
+}
+
+// timelineOf is empty where the server does not tell.
+func timelineOf(ctx context.Context, conn *pgx.Conn) (timeline string, err error) {
+	err = conn.QueryRow(ctx, `SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)`).Scan(&timeline)
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused {
+		return "", nil
+	}
+	return timeline, err
 }
 
 // matchSchema makes the tables, or upgrades them.

@@ -90,6 +90,7 @@ func backupTail() string {
 	for _, c := range counted {
 		fmt.Fprintf(&b, "SELECT setval(pg_get_serial_sequence('%[1]s', '%[2]s'), (SELECT coalesce(max(%[2]s), 0) + 1 FROM %[1]s), false);\n", c[0], c[1])
 	}
-	b.WriteString("COMMIT;\n")
+	// So that no number of a change comes twice that a gateway may have seen.
+	b.WriteString("UPDATE epochs SET timeline = 'restored';\nCOMMIT;\n")
 	return b.String()
 }

@@ -213,6 +213,22 @@ func TestAnEpochNeverComesTwice(t *testing.T) {
 	}
 }
 
+// TestANodeForgetsEverythingWhenAnotherServerTookOver is about a key that was made on
+// the server before, and that the other one lacks: no change tells of it.
+func TestANodeForgetsEverythingWhenAnotherServerTookOver(t *testing.T) {
+	f := newFeed(t)
+	epoch := f.announce("a").Epoch
+	f.wants(f.beat(epoch))
+	f.Membership = f.join("node")
+	f.wants(f.beat(epoch)) // the same server
+	f.store.TookOver()
+	f.Membership = f.join("node")
+	if state := f.beat(epoch); !state.Lost {
+		t.Error("it goes on as if it were the same server")
+	}
+	f.wants(f.beat(epoch))
+}
+
 func TestChangesThatEveryNodeConfirmedArePruned(t *testing.T) {
 	f := newFeed(t)
 	slow := f.join("slow")

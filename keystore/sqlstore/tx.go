@@ -126,7 +126,9 @@ func (t *transaction) RecordUses(uses []keystore.Use) error {
 // recordUse writes what is new in a use. Only a first use is in the grant.
 func (s *session) recordUse(u keystore.Use) error {
 	var first int64
-	err := s.statement(recordUse).QueryRowContext(s.ctx, u.KeyID, int64(u.First), int64(u.Last)).Scan(&first)
+	err := s.await(func() error {
+		return s.statement(recordUse).QueryRowContext(s.ctx, u.KeyID, int64(u.First), int64(u.Last)).Scan(&first)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil // nothing new, or no such key
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
@@ -29,6 +30,9 @@ const (
 	// maxGroup bounds a group, and so the time for which the first update in it
 	// waits for the last.
 	maxGroup = 256
+	// maxGathering is for how long a group grows while it runs: other processes that
+	// share the store wait for it.
+	maxGathering = 100 * time.Millisecond
 	// tries is how often a group is run that the database gives up in favour of
 	// other transactions.
 	tries = 5
@@ -238,6 +242,7 @@ type outcome struct {
 // until the transaction is lost, or until one fails that is not apart from the others.
 // It returns the group with those that came.
 func (w *writer) runGroup(s *session, group []*update, apart bool) (outcomes []outcome, all, rest []*update) {
+	began := time.Now()
 	for i := 0; i < len(group); i++ {
 		if u := group[i]; u.begin() {
 			err := u.runIn(s, apart)
@@ -246,7 +251,7 @@ func (w *writer) runGroup(s *session, group []*update, apart bool) (outcomes []o
 				return outcomes, group, group[i+1:]
 			}
 		}
-		if i == len(group)-1 {
+		if i == len(group)-1 && time.Since(began) < maxGathering {
 			// Those that the last group answered, and that are about to come again, do
 			// so now, if there is nothing else to run: else each second group has one
 			// update, and as many syncs.
