@@ -18,12 +18,12 @@ func backupCommand() *cobra.Command {
 		Use:   "backup <file>",
 		Short: "Writes a consistent snapshot of the store to a file",
 		Long: `
-Writes a consistent snapshot of the store, a SQLite database, to a new file that
-only you can read, while Caddy goes on serving. It holds no key's text. An
-existing file is not overwritten, and there is no file unless the snapshot is
-whole.
+Writes a consistent snapshot of the store to a new file that only you can read,
+while Caddy goes on serving: a SQLite database, or, with store postgres, a
+script for psql. It holds no key's text. An existing file is not overwritten,
+and there is no file unless the snapshot is whole.
 
-The command "restore" puts it back.`,
+The command "restore" puts a SQLite one back.`,
 		Example: `  $ caddy api-keys backup keys-$(date +%F).db`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    withClient(backupStore),

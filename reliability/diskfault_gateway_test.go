@@ -53,10 +53,10 @@ type systemLimit struct{ beforeStart, afterStart func() error }
 
 var systemLimits = map[string]systemLimit{
 	"": {},
-	// Files that can't grow beyond 200 KiB.
+	// Files that can't grow beyond 400 KiB.
 	"file size": {beforeStart: func() error {
 		signal.Ignore(syscall.SIGXFSZ)
-		return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 200 << 10, Max: 1 << 30})
+		return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 400 << 10, Max: 1 << 30})
 	}},
 	"no more files": {afterStart: func() error {
 		open, err := os.ReadDir("/proc/self/fd")
