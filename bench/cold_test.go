@@ -24,31 +24,41 @@ func BenchmarkLookup(b *testing.B) {
 	const n = 1_000_000
 	store := filledStore(b, n)
 	bare := bareTable(b, n)
+	inTurns(b, 500, 500, func() {
+		if _, err := store.Lookup(b.Context(), digestOf(rand.IntN(n))); err != nil {
+			b.Fatal(err)
+		}
+	}, func() {
+		digest := digestOf(rand.IntN(n))
+		var value []byte
+		if err := bare.QueryRowContext(context.Background(), digest[:]).Scan(&value); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// inTurns times ours against the floor, each that often in a turn, which counts as so
+// many operations.
+func inTurns(b *testing.B, turn, operations int, ours, floor func()) {
+	b.Helper()
 	b.ReportAllocs()
 	b.ResetTimer()
-	const turn = 500
-	var ours, floor time.Duration
-	for i := 0; i < b.N; i += turn {
+	var spent, least time.Duration
+	for i := 0; i < b.N; i += operations {
 		begin := time.Now()
 		for range turn {
-			if _, err := store.Lookup(b.Context(), digestOf(rand.IntN(n))); err != nil {
-				b.Fatal(err)
-			}
+			ours()
 		}
-		ours += time.Since(begin)
+		spent += time.Since(begin)
 		b.StopTimer()
 		begin = time.Now()
 		for range turn {
-			digest := digestOf(rand.IntN(n))
-			var value []byte
-			if err := bare.QueryRowContext(context.Background(), digest[:]).Scan(&value); err != nil {
-				b.Fatal(err)
-			}
+			floor()
 		}
-		floor += time.Since(begin)
+		least += time.Since(begin)
 		b.StartTimer()
 	}
-	b.ReportMetric(float64(ours)/float64(floor), "x-bare")
+	b.ReportMetric(float64(spent)/float64(least), "x-bare")
 }
 
 // digestOf is the digest of the i-th key of a filled store.

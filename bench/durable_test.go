@@ -51,11 +51,7 @@ func BenchmarkDurable(b *testing.B) {
 // issueInTurns has clients issue, and as many issued at once.
 func issueInTurns(b *testing.B, clients int, one, atOnce func()) {
 	const turn = 20
-	var ours, floor time.Duration
-	b.ReportAllocs()
-	b.ResetTimer()
-	for i := 0; i < b.N; i += turn * clients {
-		begin := time.Now()
+	inTurns(b, 1, turn*clients, func() {
 		var wg sync.WaitGroup
 		for range clients {
 			wg.Go(func() {
@@ -65,16 +61,11 @@ func issueInTurns(b *testing.B, clients int, one, atOnce func()) {
 			})
 		}
 		wg.Wait()
-		ours += time.Since(begin)
-		b.StopTimer()
-		begin = time.Now()
+	}, func() {
 		for range turn {
 			atOnce()
 		}
-		floor += time.Since(begin)
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(ours)/float64(floor), "x-bare")
+	})
 }
 
 // bareIssuer writes what an issue writes, and nothing else.

@@ -55,7 +55,7 @@ func BenchmarkPostgresLookup(b *testing.B) {
 		ALTER TABLE bare ADD PRIMARY KEY (k); ANALYZE`); err != nil {
 		b.Fatal(err)
 	}
-	inTurns(b, 200, func() {
+	inTurns(b, 200, 200, func() {
 		if _, err := store.Lookup(b.Context(), digestOf(rand.IntN(n))); err != nil {
 			b.Fatal(err)
 		}
@@ -66,29 +66,6 @@ func BenchmarkPostgresLookup(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
-}
-
-// inTurns times ours against the floor.
-func inTurns(b *testing.B, turn int, ours, floor func()) {
-	b.Helper()
-	b.ReportAllocs()
-	b.ResetTimer()
-	var spent, least time.Duration
-	for i := 0; i < b.N; i += turn {
-		begin := time.Now()
-		for range turn {
-			ours()
-		}
-		spent += time.Since(begin)
-		b.StopTimer()
-		begin = time.Now()
-		for range turn {
-			floor()
-		}
-		least += time.Since(begin)
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(spent)/float64(least), "x-bare")
 }
 
 // BenchmarkPostgresIssue counts the keys that 64 clients are issued in a second, each

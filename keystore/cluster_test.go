@@ -315,6 +315,33 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// TestWhatTheStoreSaidIsNotTakenBack is about a node that reads the store because its
+// clock drifted, and whose clock drifts back while its memory is older than that read.
+func TestWhatTheStoreSaidIsNotTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		c := newCluster(t)
+		other := c.gateway()
+		g := c.gateways(1, keystore.WithWall(func() time.Duration { return time.Duration(ahead.Load()) }))[0]
+		key := g.issue(keystore.Credential{})
+		g.remember(key.Text)
+		g.feed.Store(true)
+		ahead.Store(int64(time.Minute))
+		ctx, _ := keystore.WithEffect(t.Context(), 0)
+		other.revoke(ctx, key)
+		if v := g.try(key.Text); v != keystore.RevokedKey {
+			t.Fatalf("by the store it is %v", v)
+		}
+		ahead.Store(0)
+		if v := g.try(key.Text); g.leased() && v != keystore.RevokedKey {
+			t.Errorf("by memory it is %v again", v)
+		}
+		if !g.leased() {
+			t.Error("there is no lease to be misled by: nothing was tested")
+		}
+	})
+}
+
 // outlasted waits for the end of the lease, and returns how long ago the last beat was
 // called.
 func (g *gateway) outlasted() time.Duration {

@@ -47,6 +47,7 @@ type Membership interface {
 	// since it was seen with that beat.
 	Forget(ctx context.Context, node NodeState) error
 
+	// Close closes the connection. The node stays one until it leaves or is forgotten.
 	Close() error
 }
 
