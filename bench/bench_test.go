@@ -28,7 +28,7 @@ func BenchmarkAccept(b *testing.B) {
 	for _, n := range []int{1, 10_000, 1_000_000} {
 		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
 			store := newMemoryStore(n)
-			keyring := newKeyringOver(b, store, int64(n)*4096+keystore.DefaultCacheSize)
+			keyring := newKeyringOver(b, store, max(keystore.DefaultCacheSize, int64(n)*1024))
 			floor := newFloor(b, store.texts)
 			request := keystore.Request{Requirement: &keystore.Requirement{}}
 			warm(b, keyring, store, request)

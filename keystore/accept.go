@@ -27,10 +27,20 @@ func (kr *Keyring) Verify(ctx context.Context, text string) (*Grant, Verdict, er
 
 // find returns the grant of a text, with OK. What it is worth now is not judged.
 func (kr *Keyring) find(ctx context.Context, text string) (*Grant, Verdict, error) {
+	if len(text) > MaxText {
+		return nil, InvalidKey, nil
+	}
+	text = canonical(text)
+	digest := kr.hasher.digest(text)
+	// A grant gets into memory by a plausible text, so that whose digest it has is
+	// one. Most texts are not looked at any closer.
+	if g := kr.vault.recent(&digest); g != nil && (!kr.hasher.peppered() || g.DigestKind == DigestHMACSHA256) {
+		return g, OK, nil
+	}
 	if !plausible(text) {
 		return nil, InvalidKey, nil
 	}
-	return found(kr.lookup(ctx, canonical(text)))
+	return found(kr.lookup(ctx, text, digest))
 }
 
 func found(g *Grant, err error) (*Grant, Verdict, error) {
@@ -43,11 +53,10 @@ func found(g *Grant, err error) (*Grant, Verdict, error) {
 	return nil, StoreUnavailable, err
 }
 
-// lookup finds the grant of a canonical text. Under a pepper, keys that were
-// stored without it are found by their plain digest; the cache is asked for
+// lookup finds the grant of a canonical text with that digest. Under a pepper, keys
+// that were stored without it are found by their plain digest; the cache is asked for
 // both before the store is, so that those are no slower.
-func (kr *Keyring) lookup(ctx context.Context, text string) (*Grant, error) {
-	digest := kr.hasher.digest(text)
+func (kr *Keyring) lookup(ctx context.Context, text string, digest Digest) (*Grant, error) {
 	if !kr.hasher.peppered() {
 		return kr.vault.recall(ctx, digest)
 	}

@@ -38,17 +38,21 @@ import (
 // digest: ristretto's own key is its first word only, and a collision merely
 // evicts.
 //
-// Beside its generation, a shard remembers which of ristretto's entries was asked
-// for last, which spares most requests ristretto's own look-up. What the store is
+// Which of ristretto's entries were asked for last is remembered in slots, which
+// spares most requests ristretto's own look-up. What the store is
 // known not to hold is asked for neither in ristretto, which would take it for in
 // demand, nor in the store.
 type Cache struct {
 	store   Store
 	known   known
 	entries *ristretto.Cache[uint64, *Grant]
-	shards  []shard // a power of two
-	fills   singleflight.Group
-	misses  atomic.Uint64
+	// generations are by shard.
+	generations []atomic.Uint64
+	// slots hold entries of ristretto, or nil. One may have been evicted a moment ago,
+	// or be void.
+	slots  []atomic.Pointer[Grant]
+	fills  singleflight.Group
+	misses atomic.Uint64
 	// node is nil unless the store is shared.
 	node *node
 
@@ -58,34 +62,6 @@ type Cache struct {
 	closed atomic.Bool
 }
 
-// shard is what the digests have in common that share two of their bytes.
-type shard struct {
-	generation atomic.Uint64
-	// recent is one of ristretto's entries, or nil. It may have been evicted a
-	// moment ago, or be void.
-	recent atomic.Pointer[Grant]
-	// word is most likely that of recent. Where there are more keys than shards,
-	// recent is mostly another key's, and cold: it is better not looked at.
-	word atomic.Uint64
-	_    uint64 // fills half a cache line
-}
-
-func (s *shard) remember(g *Grant) {
-	s.recent.Store(g)
-	s.word.Store(word(&g.Digest))
-}
-
-// remembered returns what is remembered if it is of that digest.
-func (s *shard) remembered(digest *Digest) *Grant {
-	if s.word.Load() != word(digest) {
-		return nil
-	}
-	if g := s.recent.Load(); g != nil && g.Digest.equal(digest) {
-		return g
-	}
-	return nil
-}
-
 // askingLock fills a cache line, so that neighbours do not slow each other down.
 type askingLock struct {
 	sync.RWMutex
@@ -93,16 +69,19 @@ type askingLock struct {
 }
 
 const (
-	// A cache has two shards for each three grants that it has room for, or more,
-	// within bounds: with fewer, a shard is more often found to remember another
-	// key's grant. Each is 32 bytes.
+	// A cache has a shard for each two grants that it has room for, of 8 bytes, so
+	// that a change makes few grants void that it does not touch; and three slots for
+	// each grant, of 8 bytes, for with fewer a slot is more often found to hold
+	// another key's.
 	minShards = 1 << 16
 	maxShards = 1 << 20
+	minSlots  = 1 << 16
+	maxSlots  = 1 << 23
 
 	askingShards = 64
 
-	// askEvery is of how many look-ups one asks ristretto although the shard knows
-	// the answer, so that ristretto learns what is in use.
+	// askEvery is of how many look-ups one asks ristretto although the slot has the
+	// answer, so that ristretto learns what is in use.
 	askEvery = 64
 
 	// A generation is a counter, and in its low bits how many changes to grants of
@@ -119,8 +98,8 @@ const (
 	// maxCounters bounds what ristretto allocates at once, to about 200 MiB.
 	maxCounters = 1 << 26
 
-	// entryOverhead is about what ristretto with its maps and counters, and the shards
-	// hold beside a grant.
+	// entryOverhead is about what ristretto with its maps and counters, the shards and
+	// the slots hold beside a grant.
 	entryOverhead = 240
 
 	// typicalCost is about the cost of a grant.
@@ -137,7 +116,7 @@ const (
 // the store from then on.
 func NewCache(store Store, size int64) (*Cache, error) {
 	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)},
-		shards: make([]shard, shardsFor(size))}
+		generations: make([]atomic.Uint64, shardsFor(size)), slots: make([]atomic.Pointer[Grant], slotsFor(size))}
 	var err error
 	c.entries, err = ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
 		NumCounters:        counters(size),
@@ -145,10 +124,10 @@ func NewCache(store Store, size int64) (*Cache, error) {
 		BufferItems:        64,
 		IgnoreInternalCost: true, // our costs are bytes and include it
 		KeyToHash:          func(word uint64) (uint64, uint64) { return word, 0 },
-		// What ristretto gives up is not to be kept in memory by its shard.
+		// What ristretto gives up is not to be kept in memory by its slot.
 		OnExit: func(g *Grant) {
 			if g != nil {
-				c.shard(&g.Digest).recent.CompareAndSwap(g, nil)
+				c.slot(&g.Digest).CompareAndSwap(g, nil)
 			}
 		},
 	})
@@ -163,16 +142,12 @@ func NewCache(store Store, size int64) (*Cache, error) {
 // made at once, so that their number has a bound of its own.
 func counters(size int64) int64 { return min(max(8*(size/typicalCost), 1000), maxCounters) }
 
-// shardsFor is the number of shards for a budget of size bytes.
-func shardsFor(size int64) int {
-	n := minShards
-	for n < maxShards && int64(n)*3 < 2*(size/typicalCost) {
-		n *= 2
-	}
-	return n
-}
+// shardsFor and slotsFor are the numbers of them for a budget of size bytes.
+func shardsFor(size int64) int64 { return min(max(size/typicalCost/2, minShards), maxShards) }
 
-// Resize changes the budget, in bytes. Shards and counters stay as many as they are.
+func slotsFor(size int64) int64 { return min(max(size/typicalCost*3, minSlots), maxSlots) }
+
+// Resize changes the budget, in bytes. Shards, slots and counters stay as many as they are.
 func (c *Cache) Resize(size int64) { c.entries.UpdateMaxCost(size) }
 
 // Misses is how many look-ups asked the store, since the cache was made.
@@ -204,27 +179,33 @@ func (c *Cache) recall(ctx context.Context, digest Digest) (*Grant, error) {
 // cached returns the current grant of a digest if the cache holds it, and whether
 // the store is known not to hold it.
 func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
-	s := c.shard(digest)
-	generation := s.generation.Load()
-	g = s.remembered(digest)
-	if g != nil && g.generation == generation {
-		if rand.Uint32()%askEvery == 0 {
-			c.entry(digest)
-		}
-	} else {
-		if c.known.lacks(digest) {
-			return nil, true
-		}
-		g = c.entry(digest)
-		if g == nil || g.generation != generation || !g.Digest.equal(digest) {
-			return nil, false
-		}
-		s.remember(g)
+	if g = c.recent(digest); g != nil {
+		return g, false
 	}
-	if c.closed.Load() {
+	if c.known.lacks(digest) {
+		return nil, true
+	}
+	generation := c.generation(digest).Load()
+	g = c.entry(digest)
+	if g == nil || g.generation != generation || !g.Digest.equal(digest) || c.closed.Load() {
 		return nil, false
 	}
+	c.slot(digest).Store(g)
 	return g, false
+}
+
+// recent returns the current grant of a digest if its slot holds it, which it mostly
+// does of a key that is in use.
+func (c *Cache) recent(digest *Digest) *Grant {
+	generation := c.generation(digest).Load()
+	g := c.slot(digest).Load()
+	if g == nil || g.generation != generation || !g.Digest.equal(digest) || c.closed.Load() {
+		return nil
+	}
+	if rand.Uint32()%askEvery == 0 {
+		c.entry(digest)
+	}
+	return g
 }
 
 // entry asks ristretto, if it is still open.
@@ -239,7 +220,7 @@ func (c *Cache) entry(digest *Digest) *Grant {
 	return g
 }
 
-// keep hands a grant to ristretto, if it is still open. Its shard knows it at once,
+// keep hands a grant to ristretto, if it is still open. Its slot has it at once,
 // so that those who ask before ristretto has decided on it do not read the store
 // anew, and until ristretto decides against it.
 func (c *Cache) keep(g *Grant) {
@@ -249,24 +230,24 @@ func (c *Cache) keep(g *Grant) {
 	if c.closed.Load() {
 		return
 	}
-	s := c.shard(&g.Digest)
-	s.remember(g)
+	slot := c.slot(&g.Digest)
+	slot.Store(g)
 	if !c.entries.Set(word(&g.Digest), g, g.cost()) {
-		s.recent.CompareAndSwap(g, nil)
+		slot.CompareAndSwap(g, nil)
 	}
 }
 
 // Current reports whether nothing that g joins has changed since it was read.
-func (c *Cache) Current(g *Grant) bool { return g.generation == c.shard(&g.Digest).generation.Load() }
+func (c *Cache) Current(g *Grant) bool { return g.generation == c.generation(&g.Digest).Load() }
 
 // fill reads the store. Concurrent misses of one digest and generation share
 // one read; if the generation moved meanwhile, the result is not used.
 func (c *Cache) fill(ctx context.Context, digest Digest) (*Grant, error) {
 	c.misses.Add(1)
 	for try := 1; ; try++ {
-		generation := c.shard(&digest).generation.Load()
+		generation := c.generation(&digest).Load()
 		g, err := c.sharedRead(ctx, digest, generation)
-		if try == fillTries || c.shard(&digest).generation.Load() == generation {
+		if try == fillTries || c.generation(&digest).Load() == generation {
 			return g, err
 		}
 	}
@@ -330,13 +311,13 @@ func (c *Cache) update(ctx context.Context, change func(*watchedTx) error) error
 	var touched []Digest
 	defer func() {
 		for i := range touched {
-			c.shard(&touched[i]).generation.Add(nextGeneration - 1)
+			c.generation(&touched[i]).Add(nextGeneration - 1)
 		}
 	}()
 	return c.store.Update(ctx, func(tx Tx) error {
 		return change(&watchedTx{Tx: tx, touches: func(digests ...Digest) {
 			for i := range digests {
-				c.shard(&digests[i]).generation.Add(1)
+				c.generation(&digests[i]).Add(1)
 			}
 			c.known.add(digests...)
 			touched = append(touched, digests...)
@@ -347,7 +328,7 @@ func (c *Cache) update(ctx context.Context, change func(*watchedTx) error) error
 // Invalidate makes the cached grants of digests void.
 func (c *Cache) Invalidate(digests ...Digest) {
 	for i := range digests {
-		c.shard(&digests[i]).generation.Add(nextGeneration)
+		c.generation(&digests[i]).Add(nextGeneration)
 	}
 }
 
@@ -373,8 +354,19 @@ func (c *Cache) Close() error {
 	return c.store.Close()
 }
 
-func (c *Cache) shard(digest *Digest) *shard {
-	return &c.shards[int(binary.LittleEndian.Uint32(digest[8:]))&(len(c.shards)-1)]
+// generation is that of the digest's shard.
+func (c *Cache) generation(digest *Digest) *atomic.Uint64 {
+	return &c.generations[scaled(digest, len(c.generations))]
+}
+
+func (c *Cache) slot(digest *Digest) *atomic.Pointer[Grant] {
+	return &c.slots[scaled(digest, len(c.slots))]
+}
+
+// scaled turns some bytes of a digest into one of n numbers, of which there are less
+// than 2^32.
+func scaled(digest *Digest, n int) uint64 {
+	return uint64(binary.LittleEndian.Uint32(digest[8:])) * uint64(n) >> 32
 }
 
 // word is ristretto's key for a digest.

@@ -40,7 +40,7 @@ func (c *Cache) prove(ctx context.Context, digest Digest) (*Grant, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.node.proofTimeout())
 	defer cancel()
 	began := c.node.lease.read()
-	g, err := c.read(ctx, digest, c.shard(&digest).generation.Load())
+	g, err := c.read(ctx, digest, c.generation(&digest).Load())
 	c.Invalidate(digest)
 	if err == nil && !c.node.lease.covered(began) {
 		return nil, fmt.Errorf("%w: its answer is too old", ErrUnavailable)
@@ -59,8 +59,8 @@ func (n *node) period() string {
 
 // voidAll makes all that the cache holds void.
 func (c *Cache) voidAll() {
-	for i := range c.shards {
-		c.shards[i].generation.Add(nextGeneration)
+	for i := range c.generations {
+		c.generations[i].Add(nextGeneration)
 	}
 }
 
