@@ -107,6 +107,34 @@ func TestATokenThatIsImportedKeepsItsID(t *testing.T) {
 	}
 }
 
+// TestATextThatIsNoneIsRefusedAlsoWithADigestThatIsStored, again and again: such a
+// digest never gets into memory, from where texts are not looked at.
+func TestATextThatIsNoneIsRefusedAlsoWithADigestThatIsStored(t *testing.T) {
+	kr := newRing(t, keystore.Config{}).Keyring
+	token := "key_012345678901_" + strings.Repeat("s", 32)
+	texts := []string{token + "000000", "with a space", "é", strings.Repeat("x", keystore.MaxText+1)}
+	var records []keystore.Record
+	for i, text := range texts {
+		records = append(records, grantOf(t, kr, keystore.Account{ID: "acme"},
+			keystore.Credential{ID: fmt.Sprintf("019a0000-0000-7000-8000-%012d", i)}, keystore.Material{Digest: digestOfText(text)}))
+	}
+	records = append(records, grantOf(t, kr, keystore.Account{ID: "acme"},
+		keystore.Credential{ID: "019a0000-0000-7000-8000-000000000009"}, keystore.Material{Digest: digestOfText(token + crcOf(token))}))
+	if _, _, err := kr.Import(t.Context(), records); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		for _, text := range texts {
+			if v := verdict(t, kr, text); v != keystore.InvalidKey {
+				t.Errorf("%q is %v", text, v)
+			}
+		}
+		if v := verdict(t, kr, token+crcOf(token)); v != keystore.OK {
+			t.Errorf("the text that is one is %v", v)
+		}
+	}
+}
+
 func issueAKey(t *testing.T, kr *keystore.Keyring) *keystore.Issued {
 	t.Helper()
 	a, err := kr.CreateAccount(t.Context(), keystore.Account{})
