@@ -120,7 +120,8 @@ func (b *bench) refuses(p *proxy) error {
 	})
 }
 
-// makeKeys makes a store of the keys in use, which every Caddy gets a copy of.
+// makeKeys makes a store of the keys in use, which every Caddy gets a copy of. Each
+// was used before, for the first use of a key is written where no later one is.
 func (b *bench) makeKeys() error {
 	b.seed = filepath.Join(b.dir, "seed", "keys.db")
 	b.texts = make([]string, *keys)
@@ -146,7 +147,11 @@ func (b *bench) makeKeys() error {
 			return err
 		})
 	}
-	return issuers.Wait()
+	if err := issuers.Wait(); err != nil {
+		return err
+	}
+	_, err = load(b.ctx, p.addr, rotating(b.texts), 0, len(b.texts), http.StatusOK)
+	return err
 }
 
 // copySeed copies the store of the keys in use.

@@ -60,11 +60,12 @@ const (
 	loadKey
 	loadGrant
 	updateKey
-	recordUse
+	recordUses
 	insertGrant
 	updateGrant
 	updateGrantsOfCredential
 	updateGrantsOfAccount
+	updateGrantsUsed
 	takeKeyBack
 	putSetting
 	putMail
@@ -231,18 +232,16 @@ var texts = [statements]string{
 
 	takeKeyBack: `DELETE FROM keys WHERE id = $1`,
 
-	// A use that tells nothing new writes nothing.
-	recordUse: `UPDATE keys SET
-			first_used_at = CASE WHEN first_used_at = 0 THEN $2 ELSE first_used_at END,
-			last_used_at = CASE WHEN last_used_at < $3 THEN $3 ELSE last_used_at END
-		WHERE id = $1 AND (last_used_at < $3 OR first_used_at = 0)
-		RETURNING first_used_at`,
+	recordUses: recordUsesText(),
 
 	insertGrant:              grantInsert(),
 	loadGrant:                grantLoad(),
 	updateGrant:              grantUpdate(`k.id = $1`),
 	updateGrantsOfCredential: grantUpdate(`c.id = $1`),
 	updateGrantsOfAccount:    grantUpdate(`a.id = $1`),
+	updateGrantsUsed: `UPDATE grants SET first_used_at = k.first_used_at FROM keys k
+		WHERE k.id IN (` + placeholders(1, usesAtOnce) + `) AND grants.digest = k.digest AND grants.key_id = k.id
+			AND grants.first_used_at <> k.first_used_at`,
 
 	putSetting: `INSERT INTO settings (name, value) VALUES ($1, $2)
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`,
@@ -285,4 +284,23 @@ func (db *database) prepare(ctx context.Context, first, end statement) error {
 		db.prepared[s] = stmt
 	}
 	return nil
+}
+
+// usesAtOnce is how many uses one statement records.
+const usesAtOnce = 32
+
+// recordUsesText has an id, a first and a last use of that many keys. A use that tells
+// nothing new writes nothing.
+func recordUsesText() string {
+	used := `(CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS BIGINT))`
+	for i := 1; i < usesAtOnce; i++ {
+		used += `, (` + placeholders(3*i+1, 3) + `)`
+	}
+	return `WITH used (id, first_use, last_use) AS (VALUES ` + used + `)
+		UPDATE keys SET
+			first_used_at = CASE WHEN first_used_at = 0 THEN used.first_use ELSE first_used_at END,
+			last_used_at = CASE WHEN last_used_at < used.last_use THEN used.last_use ELSE last_used_at END
+		FROM used
+		WHERE keys.id = used.id AND (last_used_at < used.last_use OR first_used_at = 0)
+		RETURNING first_used_at`
 }

@@ -1,9 +1,9 @@
 package sqlstore
 
 import (
-	"database/sql"
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/caddy-apikeys/caddy-apikeys/keystore"
 )
@@ -114,8 +114,8 @@ func (t *transaction) UpdateKey(k *keystore.Key) error {
 
 func (t *transaction) RecordUses(uses []keystore.Use) error {
 	return t.with("record uses", func(s *session) error {
-		for _, u := range uses {
-			if err := s.recordUse(u); err != nil {
+		for part := range slices.Chunk(oncePerKey(uses), usesAtOnce) {
+			if err := s.recordUses(part); err != nil {
 				return err
 			}
 		}
@@ -123,19 +123,51 @@ func (t *transaction) RecordUses(uses []keystore.Use) error {
 	})
 }
 
-// recordUse writes what is new in a use. Only a first use is in the grant.
-func (s *session) recordUse(u keystore.Use) error {
-	var first int64
-	err := s.await(func() error {
-		return s.statement(recordUse).QueryRowContext(s.ctx, u.KeyID, int64(u.First), int64(u.Last)).Scan(&first)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil // nothing new, or no such key
+// oncePerKey has all uses of a key be one, and sorts by key, so that neighbours in the
+// table are written together.
+func oncePerKey(uses []keystore.Use) []keystore.Use {
+	sorted := slices.Clone(uses)
+	slices.SortFunc(sorted, func(a, b keystore.Use) int { return strings.Compare(a.KeyID, b.KeyID) })
+	once := sorted[:0]
+	for _, u := range sorted {
+		if last := len(once) - 1; last >= 0 && once[last].KeyID == u.KeyID {
+			once[last].First, once[last].Last = min(once[last].First, u.First), max(once[last].Last, u.Last)
+		} else {
+			once = append(once, u)
+		}
 	}
-	if err != nil || first != int64(u.First) {
+	return once
+}
+
+// recordUses writes what is new in at most usesAtOnce uses. Only a first use is in the
+// grant.
+func (s *session) recordUses(uses []keystore.Use) error {
+	values, ids, earliest := make([]any, 0, 3*usesAtOnce), make([]any, 0, usesAtOnce), uses[0].First
+	for _, u := range uses {
+		values, ids = append(values, u.KeyID, int64(u.First), int64(u.Last)), append(ids, u.KeyID)
+		earliest = min(earliest, u.First)
+	}
+	for len(ids) < usesAtOnce {
+		values, ids = append(values, "", int64(0), int64(0)), append(ids, "") // no key's
+	}
+	var latest int64
+	err := s.await(func() error {
+		rows, err := s.statement(recordUses).QueryContext(s.ctx, values...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for first := int64(0); rows.Next(); latest = max(latest, first) {
+			if err := rows.Scan(&first); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil || latest < int64(earliest) {
 		return err
 	}
-	_, err = s.exec(updateGrant, u.KeyID)
+	_, err = s.exec(updateGrantsUsed, ids...)
 	return err
 }
 
