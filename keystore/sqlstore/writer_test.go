@@ -280,7 +280,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 	// These read the end of an index, or all of one whose table is bounded.
 	ends := map[statement]bool{insertAccount: true, nextMail: true, countMails: true}
 	for id := lookup; id < savepoint; id++ {
-		rows, err := store.writer.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+texts[id], make([]any, 20)[:parameters(texts[id])]...)
+		rows, err := store.writer.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+texts[id], make([]any, parameters(texts[id]))...)
 		if err != nil {
 			t.Fatalf("statement %d: %v", id, err)
 		}
@@ -290,7 +290,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 			if err := rows.Scan(&a, &b, &c, &step); err != nil {
 				t.Fatal(err)
 			}
-			if (strings.HasPrefix(step, "SCAN") && !ends[id] && !strings.Contains(step, "CONSTANT")) || strings.Contains(step, "TEMP B-TREE") {
+			if (strings.HasPrefix(step, "SCAN") && !ends[id] && !strings.Contains(step, "CONSTANT") && step != "SCAN used") || strings.Contains(step, "TEMP B-TREE") {
 				t.Errorf("%s\nplans: %s", texts[id], step)
 			}
 		}
@@ -302,10 +302,8 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 
 // parameters is the number of the highest placeholder.
 func parameters(text string) (n int) {
-	for i := 1; i < 20; i++ {
-		if strings.Contains(text, fmt.Sprintf("$%d", i)) {
-			n = i
-		}
+	for strings.Contains(text, fmt.Sprintf("$%d", n+1)) {
+		n++
 	}
 	return n
 }
