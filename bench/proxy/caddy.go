@@ -29,8 +29,8 @@ type collector struct {
 func collectors() (all []collector) {
 	for name := range strings.SplitSeq(*gc, ",") {
 		switch set := os.Getenv("GOGC"); {
-		case name == "off":
-			all = append(all, collector{name, []string{"GOGC=off", "GOMEMLIMIT=2GiB"}})
+		case name == "equal":
+			all = append(all, collector{name, []string{"GOGC=off", "GOMEMLIMIT=128MiB"}})
 		case set != "":
 			all = append(all, collector{"`GOGC=" + set + "`", nil})
 		default:

@@ -35,7 +35,7 @@ var (
 	stored      = flag.Int("stored", 1_000_000, "how many keys are stored where unknown ones are refused")
 	store       = flag.String("store", "", "the file of that store: made there if it is missing, so that the next run need not; default: a temporary one")
 	only        = flag.String("only", "", "run these `scenarios` alone, with commas between: "+strings.Join(scenarioNames(), ", "))
-	gc          = flag.String("gc", "default,off", "settings of Caddy's garbage collector: default (or what GOGC says), off")
+	gc          = flag.String("gc", "default,equal", "settings of Caddy's garbage collector: default (or what GOGC says), equal (it runs at 128 MiB)")
 	readme      = flag.String("readme", "bench/README.md", "where the tables are written; empty: nowhere")
 	serve       = flag.String("serve-upstream", "", "serve as the upstream at this address (used by the command itself)")
 )
@@ -99,8 +99,8 @@ func run(ctx context.Context) error {
 // choose returns the scenarios that the flags ask for.
 func choose() ([]scenario, error) {
 	for name := range strings.SplitSeq(*gc, ",") {
-		if !slices.Contains([]string{"default", "off"}, name) {
-			return nil, fmt.Errorf("-gc %q: there are default and off", name)
+		if !slices.Contains([]string{"default", "equal"}, name) {
+			return nil, fmt.Errorf("-gc %q: there are default and equal", name)
 		}
 	}
 	if *rounds < 1 || *requests < 1 || *connections < 1 || *keys < 1 || *stored < 1 {
