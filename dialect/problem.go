@@ -4,8 +4,9 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 
-	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Problem is an error in the format of RFC 9457, with the project's member
@@ -67,11 +68,27 @@ func Instance(r *http.Request) string {
 
 // Write sends the problem.
 func (p Problem) Write(w http.ResponseWriter) {
-	body, err := json.Marshal(p)
-	if err != nil { // only text that is not UTF-8 could do it, and there is none
-		body = []byte("{}")
-	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(p.appendJSON(make([]byte, 0, 512)))
+}
+
+// appendJSON appends what encoding the problem by its tags gives, for a third of the
+// time: a flood of refusals is mostly this.
+func (p Problem) appendJSON(b []byte) []byte {
+	b = appendMember(b, `{"type":`, p.Type)
+	b = appendMember(b, `,"title":`, p.Title)
+	b = strconv.AppendInt(append(b, `,"status":`...), int64(p.Status), 10)
+	b = appendMember(b, `,"detail":`, p.Detail)
+	b = appendMember(b, `,"instance":`, p.Instance)
+	b = appendMember(b, `,"code":`, p.Code)
+	if p.Member != "" {
+		b = appendMember(b, `,"member":`, p.Member)
+	}
+	return append(b, '}')
+}
+
+func appendMember(b []byte, name, value string) []byte {
+	b, _ = jsontext.AppendQuote(append(b, name...), value) // what is not UTF-8 becomes U+FFFD
+	return b
 }
