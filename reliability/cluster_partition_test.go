@@ -180,7 +180,7 @@ func (p *partitions) heal() {
 func TestNoNodeOfAClusterAcceptsAKeyAfterTheAnsweredTime(t *testing.T) {
 	p := newPartitions(t, nil)
 	rounds, keys := size(4, 50), size(10, 20)
-	for range rounds {
+	for done := 0; done < rounds || !p.enough() && done < rounds+20; done++ { // chance may leave something out of a few
 		p.round(keys)
 	}
 	for _, story := range p.late[:min(len(p.late), 5)] {
@@ -191,10 +191,13 @@ func TestNoNodeOfAClusterAcceptsAKeyAfterTheAnsweredTime(t *testing.T) {
 	}
 	t.Logf("%d revocations held at once and %d by a later time, after %d whose outcome was unknown; %d accepted, %d refused, %d unavailable; %d races; %v",
 		p.atOnce, p.later, p.failed, p.accepted, p.refused, p.unavailable, p.history.Races(), p.weather)
-	if p.atOnce+p.later != rounds*keys || p.atOnce == 0 || p.later == 0 || p.unavailable == 0 {
+	if !p.enough() || p.atOnce+p.later < rounds*keys {
 		t.Error("too little happened: nothing was tested")
 	}
 }
+
+// enough reports whether all happened that the partitions are for.
+func (p *partitions) enough() bool { return p.atOnce > 0 && p.later > 0 && p.unavailable > 0 }
 
 // TestPartitionsFindNodesThatLie is the control.
 func TestPartitionsFindNodesThatLie(t *testing.T) {

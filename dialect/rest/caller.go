@@ -109,7 +109,14 @@ var owners = map[string]func(c *call, id string) (string, error){
 		return cr.AccountID, nil
 	},
 	"key": func(c *call, id string) (string, error) {
-		_, cr, err := c.keyring.Key(c.Context(), id)
+		var cr *keystore.Credential
+		err := c.keyring.View(c.Context(), func(r keystore.Reader) error {
+			k, err := r.Key(id)
+			if err == nil {
+				cr, err = r.Credential(k.CredentialID)
+			}
+			return err
+		})
 		if err != nil {
 			return "", err
 		}
