@@ -11,7 +11,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/dgraph-io/ristretto/v2"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -38,23 +37,24 @@ import (
 // digest: ristretto's own key is its first word only, and a collision merely
 // evicts.
 //
-// Which of ristretto's entries were asked for last is remembered in slots, which
-// spares most requests ristretto's own look-up. What the store is
-// known not to hold is asked for neither in ristretto, which would take it for in
-// demand, nor in the store.
+// What the store is known not to hold is asked for neither in ristretto, which would
+// take it for in demand, nor in the store.
 type Cache struct {
-	store   Store
-	known   known
-	entries *ristretto.Cache[uint64, *Grant]
+	store  Store
+	known  known
+	memory atomic.Pointer[memory]
 	// generations are by shard.
 	generations []atomic.Uint64
-	// slots hold entries of ristretto, or nil. One may have been evicted a moment ago,
-	// or be void.
-	slots  []atomic.Pointer[Grant]
-	fills  singleflight.Group
-	misses atomic.Uint64
+	fills       singleflight.Group
+	misses      atomic.Uint64
 	// node is nil unless the store is shared.
 	node *node
+
+	// size is the budget in bytes.
+	size atomic.Int64
+	// replacing is held while the memory is replaced, given another budget, or closed
+	// for good.
+	replacing sync.Mutex
 
 	// asking keeps ristretto open while it is asked: its Get and Set panic beside
 	// its Close. The locks are many, so that requests do not share one.
@@ -70,13 +70,9 @@ type askingLock struct {
 
 const (
 	// A cache has a shard for each two grants that it has room for, of 8 bytes, so
-	// that a change makes few grants void that it does not touch; and three slots for
-	// each grant, of 8 bytes, for with fewer a slot is more often found to hold
-	// another key's.
+	// that a change makes few grants void that it does not touch.
 	minShards = 1 << 16
 	maxShards = 1 << 20
-	minSlots  = 1 << 16
-	maxSlots  = 1 << 23
 
 	askingShards = 64
 
@@ -95,16 +91,6 @@ const (
 	MinCacheSize = 64 << 10
 	MaxCacheSize = 1 << 40
 
-	// maxCounters bounds what ristretto allocates at once, to about 200 MiB.
-	maxCounters = 1 << 26
-
-	// entryOverhead is about what ristretto with its maps and counters, the shards and
-	// the slots hold beside a grant.
-	entryOverhead = 240
-
-	// typicalCost is about the cost of a grant.
-	typicalCost = int64(unsafe.Sizeof(Grant{})) + entryOverhead + 200
-
 	// fillTimeout bounds a read of the store that several requests wait for.
 	fillTimeout = 10 * time.Second
 	// fillTries bounds how often a fill starts anew because its shard moved.
@@ -115,40 +101,57 @@ const (
 // NewCache makes a cache of at most size bytes before a store. The cache owns
 // the store from then on.
 func NewCache(store Store, size int64) (*Cache, error) {
-	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)},
-		generations: make([]atomic.Uint64, shardsFor(size)), slots: make([]atomic.Pointer[Grant], slotsFor(size))}
-	var err error
-	c.entries, err = ristretto.NewCache(&ristretto.Config[uint64, *Grant]{
-		NumCounters:        counters(size),
-		MaxCost:            size,
-		BufferItems:        64,
-		IgnoreInternalCost: true, // our costs are bytes and include it
-		KeyToHash:          func(word uint64) (uint64, uint64) { return word, 0 },
-		// What ristretto gives up is not to be kept in memory by its slot.
-		OnExit: func(g *Grant) {
-			if g != nil {
-				c.slot(&g.Digest).CompareAndSwap(g, nil)
-			}
-		},
-	})
+	first, err := newMemory(size, leastRoom)
 	if err != nil {
 		return nil, err
 	}
+	c := &Cache{store: store, known: known{grow: make(chan struct{}, 1)},
+		generations: make([]atomic.Uint64, shardsFor(size))}
+	c.size.Store(size)
+	c.memory.Store(first)
 	return c, nil
 }
 
-// counters is eight for each grant that the budget holds, for about 40 bytes.
-// Ristretto advises ten, but more do not make it choose better here. The counters are
-// made at once, so that their number has a bound of its own.
-func counters(size int64) int64 { return min(max(8*(size/typicalCost), 1000), maxCounters) }
+// shardsFor is the number of shards for a budget of size bytes.
+func shardsFor(size int64) int64 { return min(max(roomFor(size)/2, minShards), maxShards) }
 
-// shardsFor and slotsFor are the numbers of them for a budget of size bytes.
-func shardsFor(size int64) int64 { return min(max(size/typicalCost/2, minShards), maxShards) }
+// Resize changes the budget, in bytes. Shards stay as many as they are.
+func (c *Cache) Resize(size int64) {
+	c.replacing.Lock()
+	defer c.replacing.Unlock()
+	c.size.Store(size)
+	c.memory.Load().entries.UpdateMaxCost(size)
+}
 
-func slotsFor(size int64) int64 { return min(max(size/typicalCost*3, minSlots), maxSlots) }
+// grow replaces a memory that is too small, unless that is being done.
+func (c *Cache) grow() {
+	if !c.replacing.TryLock() {
+		return
+	}
+	defer c.replacing.Unlock()
+	old := c.memory.Load()
+	size := c.size.Load()
+	if c.closed.Load() || !old.outgrown(size) {
+		return
+	}
+	larger, err := newMemory(size, roomGrowth*old.room)
+	if err != nil {
+		return // the old one serves, too
+	}
+	old.moveTo(larger)
+	c.memory.Store(larger)
+	c.waitForAskers()
+	old.entries.Close()
+}
 
-// Resize changes the budget, in bytes. Shards, slots and counters stay as many as they are.
-func (c *Cache) Resize(size int64) { c.entries.UpdateMaxCost(size) }
+// waitForAskers returns when all who saw what was there before have asked.
+func (c *Cache) waitForAskers() {
+	for i := range c.asking {
+		c.asking[i].Lock()
+		//lint:ignore SA2001 the lock is only waited for
+		c.asking[i].Unlock()
+	}
+}
 
 // Misses is how many look-ups asked the store, since the cache was made.
 func (c *Cache) Misses() uint64 { return c.misses.Load() }
@@ -190,7 +193,7 @@ func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 	if g == nil || g.generation != generation || !g.Digest.equal(digest) || c.closed.Load() {
 		return nil, false
 	}
-	c.slot(digest).Store(g)
+	c.memory.Load().slot(digest).Store(g)
 	return g, false
 }
 
@@ -198,7 +201,7 @@ func (c *Cache) cached(digest *Digest) (g *Grant, absent bool) {
 // does of a key that is in use.
 func (c *Cache) recent(digest *Digest) *Grant {
 	generation := c.generation(digest).Load()
-	g := c.slot(digest).Load()
+	g := c.memory.Load().slot(digest).Load()
 	if g == nil || g.generation != generation || !g.Digest.equal(digest) || c.closed.Load() {
 		return nil
 	}
@@ -216,13 +219,10 @@ func (c *Cache) entry(digest *Digest) *Grant {
 	if c.closed.Load() {
 		return nil
 	}
-	g, _ := c.entries.Get(word(digest))
-	return g
+	return c.memory.Load().entry(digest)
 }
 
-// keep hands a grant to ristretto, if it is still open. Its slot has it at once,
-// so that those who ask before ristretto has decided on it do not read the store
-// anew, and until ristretto decides against it.
+// keep hands a grant to the memory, if it is still open.
 func (c *Cache) keep(g *Grant) {
 	lock := &c.asking[g.Digest[12]%askingShards]
 	lock.RLock()
@@ -230,10 +230,9 @@ func (c *Cache) keep(g *Grant) {
 	if c.closed.Load() {
 		return
 	}
-	slot := c.slot(&g.Digest)
-	slot.Store(g)
-	if !c.entries.Set(word(&g.Digest), g, g.cost()) {
-		slot.CompareAndSwap(g, nil)
+	m := c.memory.Load()
+	if m.keep(g); m.outgrown(c.size.Load()) {
+		go c.grow() // which waits for this lock
 	}
 }
 
@@ -342,16 +341,20 @@ func (c *Cache) Backup(ctx context.Context, w io.Writer) error { return c.store.
 
 // Close closes the cache and its store.
 func (c *Cache) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.known.forget()
-		for i := range c.asking {
-			c.asking[i].Lock()
-			//lint:ignore SA2001 the lock is only waited for: who saw the cache open has asked
-			c.asking[i].Unlock()
-		}
-		c.entries.Close()
-	}
+	c.closeMemory()
 	return c.store.Close()
+}
+
+// closeMemory has the cache hold nothing any more.
+func (c *Cache) closeMemory() {
+	if !c.closed.CompareAndSwap(false, true) {
+		return
+	}
+	c.known.forget()
+	c.replacing.Lock()
+	defer c.replacing.Unlock()
+	c.waitForAskers()
+	c.memory.Load().entries.Close()
 }
 
 // generation is that of the digest's shard.
@@ -359,25 +362,8 @@ func (c *Cache) generation(digest *Digest) *atomic.Uint64 {
 	return &c.generations[scaled(digest, len(c.generations))]
 }
 
-func (c *Cache) slot(digest *Digest) *atomic.Pointer[Grant] {
-	return &c.slots[scaled(digest, len(c.slots))]
-}
-
 // scaled turns some bytes of a digest into one of n numbers, of which there are less
 // than 2^32.
 func scaled(digest *Digest, n int) uint64 {
 	return uint64(binary.LittleEndian.Uint32(digest[8:])) * uint64(n) >> 32
-}
-
-// word is ristretto's key for a digest.
-func word(digest *Digest) uint64 { return binary.LittleEndian.Uint64(digest[:]) }
-
-// cost is about how many bytes a cached grant holds.
-func (g *Grant) cost() int64 {
-	n := int(unsafe.Sizeof(*g)) + entryOverhead
-	n += len(g.KeyID) + len(g.CredentialID) + len(g.AccountID) + len(g.AccountEmail) + len(g.Package)
-	for _, r := range g.Roles {
-		n += int(unsafe.Sizeof(r)) + len(r)
-	}
-	return int64(n + len(g.AllowedIPs)*int(unsafe.Sizeof(g.AllowedIPs)))
 }

@@ -91,7 +91,7 @@ func TestStaleFillIsNeverServed(t *testing.T) {
 		revoked := make(chan error, 1)
 		var once sync.Once
 		store.held = func() {
-			if e, ok := c.entries.Get(word(&d)); ok && e.RevokedAt == 0 {
+			if e, ok := c.memory.Load().entries.Get(word(&d)); ok && e.RevokedAt == 0 {
 				stale++ // the read anew: ristretto does hold the grant from before the revocation
 			}
 			once.Do(func() {
@@ -143,7 +143,7 @@ func TestNoLookupGoesBackBehindACommit(t *testing.T) {
 	if _, err := c.Lookup(ctx, d); err != nil {
 		t.Fatal(err)
 	}
-	c.entries.Wait()
+	c.memory.Load().entries.Wait()
 	store.committed = func() {
 		if got, err := c.Lookup(ctx, d); err != nil || got.RevokedAt == 0 {
 			t.Errorf("after the commit the cache still tells %+v, %v", got, err)
@@ -159,7 +159,7 @@ func TestNoLookupGoesBackBehindACommit(t *testing.T) {
 		if _, err := c.Lookup(ctx, d); err != nil {
 			t.Fatal(err)
 		}
-		c.entries.Wait()
+		c.memory.Load().entries.Wait()
 	}
 	if n := store.lookups.Load() - before; n != 1 {
 		t.Errorf("%d reads of the store after the changes, want 1", n)

@@ -32,4 +32,4 @@ func WithWall(ahead func() time.Duration) VaultOption {
 func (v *Vault) WriteClock() { v.saveClock() }
 
 // Decided waits until ristretto has taken in what it was handed.
-func (v *Vault) Decided() { v.entries.Wait() }
+func (v *Vault) Decided() { v.memory.Load().entries.Wait() }

@@ -70,7 +70,7 @@ func OpenVault(ctx context.Context, store Store, cacheSize int64, report func(pr
 	if store, ok := shared(store); ok {
 		if v.node, err = newNode(store, v, newVaultOptions(options)); err != nil {
 			stop()
-			cache.entries.Close()
+			cache.closeMemory()
 			return nil, err
 		}
 		v.running.Go(func() { v.node.run(background) })
