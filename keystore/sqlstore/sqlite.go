@@ -223,9 +223,14 @@ func (e *sqlite) unreadable(err error) error {
 // use is what a pool of connections is for.
 type use struct {
 	connections int
-	// cache is the page cache of each connection, in KiB. A commit empties
-	// those of the readers; what makes reads fast is the system's cache.
+	// cache is the page cache of each connection, in KiB, of which the memory
+	// allocator makes twice as many. A commit empties those of the readers; what
+	// makes reads fast is the system's cache.
 	cache int
+	// spill is the number of pages beyond which the cache writes changed ones to the
+	// log before the commit, if it is full. Those that change again are written there
+	// once more, and the commit then has to read and check all that came after them.
+	spill int
 	// lock is how a transaction begins.
 	lock     string
 	readOnly bool
@@ -234,12 +239,13 @@ type use struct {
 var (
 	// One connection writes, and takes the write lock when it begins: taking
 	// it later could fail, with the snapshot that was read outdated.
-	writing = use{connections: 1, cache: 1 << 10, lock: "immediate"}
+	// A group of updates changes up to a thousand pages, one of an import 1,500.
+	writing = use{connections: 1, cache: 1 << 10, spill: 2048, lock: "immediate"}
 	// A look-up computes more than it waits, so more connections than
 	// processors would only cost memory. So would larger caches: what they have
 	// for a look-up is a page of the tree's upper part, which the system has too.
-	lookingUp = use{connections: max(4, runtime.GOMAXPROCS(0)), cache: 256, lock: "deferred", readOnly: true}
-	viewing   = use{connections: 8, cache: 512, lock: "deferred", readOnly: true}
+	lookingUp = use{connections: max(2, runtime.GOMAXPROCS(0)), cache: 64, lock: "deferred", readOnly: true}
+	viewing   = use{connections: 8, cache: 256, lock: "deferred", readOnly: true}
 	// SQLite takes a copy for a write, though it writes another file.
 	copying = use{connections: 1, cache: 2 << 10, lock: "deferred"}
 )
@@ -264,23 +270,27 @@ func (u use) dsn(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // A drive letter.
 	}
+	pragmas := []string{
+		"busy_timeout(5000)", // another program's lock, such as a backup tool's
+		"journal_mode(WAL)",
+		"synchronous(FULL)",
+		"foreign_keys(ON)",
+		"temp_store(MEMORY)",
+		"mmap_size(0)",
+		"trusted_schema(OFF)",
+		"secure_delete(FAST)",   // what a deletion replaces is overwritten
+		"wal_autocheckpoint(0)", // see committed
+		fmt.Sprintf("cache_size(-%d)", u.cache),
+		fmt.Sprintf("query_only(%t)", u.readOnly),
+	}
+	if u.spill > 0 {
+		pragmas = append(pragmas, fmt.Sprintf("cache_spill(%d)", u.spill))
+	}
 	query := url.Values{
 		"mode":    {"rw"},
 		"_dqs":    {"0"},
 		"_txlock": {u.lock},
-		"_pragma": {
-			"busy_timeout(5000)", // another program's lock, such as a backup tool's
-			"journal_mode(WAL)",
-			"synchronous(FULL)",
-			"foreign_keys(ON)",
-			"temp_store(MEMORY)",
-			"mmap_size(0)",
-			"trusted_schema(OFF)",
-			"secure_delete(FAST)",   // what a deletion replaces is overwritten
-			"wal_autocheckpoint(0)", // see committed
-			fmt.Sprintf("cache_size(-%d)", u.cache),
-			fmt.Sprintf("query_only(%t)", u.readOnly),
-		},
+		"_pragma": pragmas,
 	}
 	return "file://" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
 }
@@ -372,8 +382,9 @@ func (e *sqlite) explain(err error) error {
 
 const (
 	// checkpointAfter is about the number of pages that are written between two
-	// checkpoints.
-	checkpointAfter = 1000
+	// checkpoints: what one part of the log's index has room for. Pages that change
+	// several times meanwhile are written to the file once.
+	checkpointAfter = 4000
 	// pagesOfCommit is how many pages a commit writes beside one for each statement:
 	// those that all rows of a table go to.
 	pagesOfCommit = 7
