@@ -378,15 +378,14 @@ func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, ed
 	var changed bool
 	err := kr.vault.Update(ctx, func(tx Tx) (err error) {
 		now := kr.Now()
-		if status, c, err = readKey(tx, id, now); err != nil {
+		var siblings []*Key
+		if status, c, siblings, err = readKey(tx, id, now); err != nil {
 			return err
 		}
 		err = edit(tx, status, now)
 		if changed = err == nil; changed {
-			if err := tx.UpdateKey(status.Key); err != nil {
-				return err
-			}
-			status, _, err = readKey(tx, id, now)
+			err = tx.UpdateKey(status.Key)
+			status = statusOf(status.Key, c, siblings, now)
 		}
 		if errors.Is(err, errUnchanged) {
 			// Whoever made the change before may still be waiting for other nodes.
@@ -410,7 +409,7 @@ func (kr *Keyring) updateKey(ctx context.Context, id string, kind ChangeKind, ed
 // not found.
 func (kr *Keyring) Key(ctx context.Context, id string) (status KeyStatus, c *Credential, err error) {
 	err = kr.View(ctx, func(r Reader) (err error) {
-		status, c, err = readKey(r, id, kr.Now())
+		status, c, _, err = readKey(r, id, kr.Now())
 		return err
 	})
 	return status, c, err
@@ -435,17 +434,19 @@ func (kr *Keyring) Keys(ctx context.Context, credentialID string, page Page) (ou
 	return out, err
 }
 
-func readKey(r Reader, id string, now Instant) (KeyStatus, *Credential, error) {
+// readKey returns a key, its credential, and what else of the credential decides on
+// its state: the keys that have not ended, of which it may be one.
+func readKey(r Reader, id string, now Instant) (KeyStatus, *Credential, []*Key, error) {
 	k, err := r.Key(id)
 	if err != nil {
-		return KeyStatus{}, nil, err
+		return KeyStatus{}, nil, nil, err
 	}
 	c, err := r.Credential(k.CredentialID)
 	if err != nil {
-		return KeyStatus{}, nil, err
+		return KeyStatus{}, nil, nil, err
 	}
 	siblings, err := r.UnendedKeys(c.ID, now)
-	return statusOf(k, c, siblings, now), c, err
+	return statusOf(k, c, siblings, now), c, siblings, err
 }
 
 // liveKeys returns the credential's keys that work now or will, oldest first.

@@ -134,9 +134,13 @@ func (api *API) handler(base string, rt route, identify identifier) http.Handler
 	}
 }
 
-// serve runs a call: may its caller make it, is the query one, does what the
-// path names exist and is it the caller's to see? Only then is the body read, the
-// caller judged again, and an answer given again that was given before.
+// serve runs a call: may its caller make it, is the query one, does what the path names
+// exist and is it the caller's to see? Only then is the call run.
+//
+// An operator sees all there is, and what is not there every action refuses itself. So
+// an operator's call is looked into in advance only if its answer may have been given
+// before, and else when it is refused: that something is not there comes before what is
+// wrong with the body.
 func (api *API) serve(rt route, c *call) (reply, error) {
 	if err := c.mayCall(); err != nil {
 		return reply{}, err
@@ -144,13 +148,31 @@ func (api *API) serve(rt route, c *call) (reply, error) {
 	if err := c.readQuery(rt.query); err != nil {
 		return reply{}, err
 	}
+	if err := c.namesIDs(); err != nil {
+		return reply{}, err
+	}
 	var err error
 	if c.keyring, err = api.keyring(c.Context()); err != nil {
 		return reply{}, fmt.Errorf("%w: %w", keystore.ErrUnavailable, err)
 	}
-	if err := c.findOwn(); err != nil {
-		return reply{}, err
+	if !c.caller.isOperator() || c.isIdempotent() {
+		if err := c.findOwn(); err != nil {
+			return reply{}, err
+		}
+		return c.run(rt.act)
 	}
+	out, err := c.run(rt.act)
+	if err != nil {
+		if _, _, missing := c.owner(); errors.Is(missing, keystore.ErrNotFound) {
+			err = missing
+		}
+	}
+	return out, err
+}
+
+// run reads the body, judges the caller again, gives an answer again that was given
+// before, or acts.
+func (c *call) run(act action) (reply, error) {
 	if err := c.begin(); err != nil {
 		return reply{}, err
 	}
@@ -158,7 +180,7 @@ func (api *API) serve(rt route, c *call) (reply, error) {
 	if first, ok := dialect.Recorded(c.once); ok {
 		return reply{first: &first}, nil
 	}
-	out, err := rt.act(c)
+	out, err := act(c)
 	if errors.Is(err, keystore.ErrKeyStopped) {
 		if refused := c.recheck(); refused != nil {
 			err = refused

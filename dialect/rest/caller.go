@@ -73,6 +73,16 @@ func (c *call) findOwn() error {
 	return nil
 }
 
+// namesIDs refuses a path with what can't be an id, which never reaches the store.
+func (c *call) namesIDs() error {
+	for name := range owners {
+		if id := c.PathValue(name); id != "" && !keystore.ValidID(id) {
+			return keystore.ErrNotFound
+		}
+	}
+	return nil
+}
+
 // owner returns the id of the account to which belongs what the path names, if
 // it names anything.
 func (c *call) owner() (accountID string, named bool, err error) {
@@ -80,10 +90,6 @@ func (c *call) owner() (accountID string, named bool, err error) {
 		id := c.PathValue(name)
 		if id == "" {
 			continue
-		}
-		// What can't be an id never reaches the store.
-		if !keystore.ValidID(id) {
-			return "", true, keystore.ErrNotFound
 		}
 		accountID, err = find(c, id)
 		return accountID, true, err

@@ -54,7 +54,9 @@ func createCredential(c *call, in credentialMembers) (reply, error) {
 func listCredentials(c *call) (reply, error) {
 	return answerPage(c, func(page keystore.Page) (crs []*keystore.Credential, err error) {
 		err = c.keyring.View(c.Context(), func(r keystore.Reader) (err error) {
-			crs, err = r.Credentials(c.PathValue("account"), page)
+			if _, err = r.Account(c.PathValue("account")); err == nil {
+				crs, err = r.Credentials(c.PathValue("account"), page)
+			}
 			return err
 		})
 		return crs, err

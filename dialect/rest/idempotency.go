@@ -19,7 +19,7 @@ var errNoIdempotency = errors.New("no idempotency here")
 // begin looks for an answer that was given before. The body is part of what
 // makes a request the same, so it is read here.
 func (c *call) begin() (err error) {
-	if c.Method != http.MethodPost || len(c.Header[dialect.IdempotencyHeader]) == 0 {
+	if !c.isIdempotent() {
 		return nil
 	}
 	if c.caller.once == nil {
@@ -31,6 +31,11 @@ func (c *call) begin() (err error) {
 	}
 	c.once, err = c.caller.once(c.Context(), c.sent)
 	return err
+}
+
+// isIdempotent reports whether the call has an Idempotency-Key that counts.
+func (c *call) isIdempotent() bool {
+	return c.Method == http.MethodPost && len(c.Header[dialect.IdempotencyHeader]) > 0
 }
 
 // recorded is what a change does beside, so that its answer can be given again.
