@@ -68,9 +68,11 @@ func Instance(r *http.Request) string {
 
 // Write sends the problem.
 func (p Problem) Write(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header()["Content-Type"] = []string{"application/problem+json"}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(p.appendJSON(make([]byte, 0, 512)))
+	const names = len(`{"type":"","title":"","status":000,"detail":"","instance":"","code":"","member":""}`)
+	size := names + len(p.Type) + len(p.Title) + len(p.Detail) + len(p.Instance) + len(p.Code) + len(p.Member)
+	_, _ = w.Write(p.appendJSON(make([]byte, 0, size))) // some characters take more
 }
 
 // appendJSON appends what encoding the problem by its tags gives, for a third of the

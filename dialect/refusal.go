@@ -75,13 +75,16 @@ func newRefusals(scheme string) (out [keystore.Verdicts]Refusal) {
 	return out
 }
 
-// WriteHeaders sets the headers that every refusal carries.
+// WriteHeaders sets the headers that every refusal carries. Their values share one
+// piece of memory, which is this response's alone, for others may write into it.
 func (f Refusal) WriteHeaders(h http.Header) {
-	h.Set("Cache-Control", "no-store")
+	values := [...]string{"no-store", f.Challenge, ""}
+	h["Cache-Control"] = values[0:1:1]
 	if f.Challenge != "" {
-		h.Set("WWW-Authenticate", f.Challenge)
+		h["Www-Authenticate"] = values[1:2:2]
 	}
 	if f.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+		values[2] = strconv.Itoa(f.RetryAfter)
+		h["Retry-After"] = values[2:3:3]
 	}
 }

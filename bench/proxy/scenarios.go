@@ -107,65 +107,54 @@ func (b *bench) proxied(p *pair, gc collector) error {
 	return b.caddies(&k, p, gc, b.reverseProxy(), store)
 }
 
-// writes is requests with all keys in turn while others are issued and revoked: of the
-// Caddy that is measured, and of another one too, which takes as much of the machine
-// but nothing of a plain Caddy itself.
+// writes is requests with all keys in turn while others are issued and revoked, against a
+// plain Caddy, and against one beside as many syncs of the disk as that takes.
 func (b *bench) writes(gc collector) error {
-	for _, elsewhere := range []bool{false, true} {
-		if err := b.writesBeside(gc, elsewhere); err != nil {
-			return err
-		}
+	rate, err := b.writesBeside(gc, nil)
+	if err != nil {
+		return err
 	}
-	return nil
+	floor, err := newSyncer(b.dir, rate)
+	if err != nil {
+		return err
+	}
+	defer floor.close()
+	_, err = b.writesBeside(gc, floor)
+	return err
 }
 
-func (b *bench) writesBeside(gc collector, elsewhere bool) error {
+// writesBeside measures a writer's calls a second, too.
+func (b *bench) writesBeside(gc collector, floor *syncer) (rate float64, err error) {
 	var k children
 	defer k.end()
 	store, err := b.copySeed()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p := &pair{from: rotating(b.texts), status: http.StatusOK}
 	if err := b.startCaddies(&k, p, gc, b.reverseProxy(), store); err != nil {
-		return err
+		return 0, err
 	}
 	w, err := newWriter(p.with.proxy.admin)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	defer w.close()
 	p.with.beside = w.write
 	p.title = fmt.Sprintf("%d keys in turn, while keys are issued and revoked", *keys)
-	if !elsewhere {
+	if floor == nil {
 		p.targets = []target{requestsAtLeast(0.95)}
-	} else if p.base.beside, err = b.writerElsewhere(&k, gc); err != nil {
-		return err
+	} else {
+		p.base.beside = floor.write
 	}
 	if err := b.measurePair(p); err != nil {
-		return err
+		return 0, err
 	}
 	p.title += fmt.Sprintf(" (%.0f calls/s)", w.rate())
-	if elsewhere {
-		p.title += "; plain Caddy beside another Caddy where they are"
+	if floor != nil {
+		p.title += fmt.Sprintf("; plain Caddy beside %.0f syncs/s", floor.perSecond)
 	}
-	return nil
-}
-
-// writerElsewhere writes at a Caddy that nothing is asked of.
-func (b *bench) writerElsewhere(k *children, gc collector) (func(context.Context) error, error) {
-	store, err := b.copySeed()
-	if err != nil {
-		return nil, err
-	}
-	p, err := b.startGated(k, gc, store)
-	if err != nil {
-		return nil, err
-	}
-	w, err := newWriter(p.admin)
-	if err != nil {
-		return nil, err
-	}
-	return w.write, nil
+	return w.rate(), nil
 }
 
 // checksum is the refusal of a mistyped key.
