@@ -48,24 +48,46 @@ func BenchmarkDurable(b *testing.B) {
 	}
 }
 
-// issueInTurns has clients issue, and as many issued at once.
-func issueInTurns(b *testing.B, clients int, one, atOnce func()) {
+// BenchmarkDurableStored issues in a store of a million keys, and in one of a thousand in
+// turns. The metric x-few is the time in the one against that in the other.
+func BenchmarkDurableStored(b *testing.B) {
+	const many, few = 1_000_000, 1_000
+	large := newKeyringOver(b, filledStore(b, many), keystore.DefaultCacheSize)
+	small := newKeyringOver(b, filledStore(b, few), keystore.DefaultCacheSize)
+	for _, clients := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			const each = 100 // so that a turn has checkpoints of its own
+			in := func(keyring *keystore.Keyring, keys int) func() {
+				return atOnce(clients, each, func() { issue(b, keyring, accountID(mathrand.IntN(keys/10))) })
+			}
+			inTurns(b, "x-few", 1, each*clients, in(large, many), in(small, few))
+		})
+	}
+}
+
+// issueInTurns has clients issue, and as many issued in one transaction.
+func issueInTurns(b *testing.B, clients int, one, bare func()) {
 	const turn = 20
-	inTurns(b, 1, turn*clients, func() {
+	inTurns(b, "x-bare", 1, turn*clients, atOnce(clients, turn, one), func() {
+		for range turn {
+			bare()
+		}
+	})
+}
+
+// atOnce has clients do something at once, each that often.
+func atOnce(clients, each int, do func()) func() {
+	return func() {
 		var wg sync.WaitGroup
 		for range clients {
 			wg.Go(func() {
-				for range turn {
-					one()
+				for range each {
+					do()
 				}
 			})
 		}
 		wg.Wait()
-	}, func() {
-		for range turn {
-			atOnce()
-		}
-	})
+	}
 }
 
 // bareIssuer writes what an issue writes, and nothing else.

@@ -55,7 +55,7 @@ func BenchmarkPostgresLookup(b *testing.B) {
 		ALTER TABLE bare ADD PRIMARY KEY (k); ANALYZE`); err != nil {
 		b.Fatal(err)
 	}
-	inTurns(b, 200, 200, func() {
+	inTurns(b, "x-bare", 200, 200, func() {
 		if _, err := store.Lookup(b.Context(), digestOf(rand.IntN(n))); err != nil {
 			b.Fatal(err)
 		}
