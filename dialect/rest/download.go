@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -14,18 +15,34 @@ import (
 
 // download is a whole store as one body.
 type download struct {
-	name      string // as the log says it
-	mediaType string
-	extension string // of the file's name
+	name string // as the log says it
+	// kindOf tells the kind of the body by how it begins.
+	kindOf func(first []byte) kind
 	// patience is how long a client may take nothing. Zero is for ever.
 	patience time.Duration
 }
 
+// kind is what a body is.
+type kind struct {
+	mediaType string
+	extension string // of the file's name
+}
+
 var (
-	backupFile = download{name: "a backup", mediaType: "application/vnd.sqlite3", extension: ".db"}
+	backupFile = download{name: "a backup", kindOf: backupKind}
 	// The store keeps the moment of an export until the client has it.
-	exportFile = download{name: "an export", mediaType: NDJSON, extension: ".ndjson", patience: time.Minute}
+	exportFile = download{name: "an export", kindOf: exportKind, patience: time.Minute}
 )
+
+// backupKind is a SQLite database, or a script (RFC 6922) of a store that is in a server.
+func backupKind(first []byte) kind {
+	if bytes.HasPrefix(first, []byte("SQLite format 3\x00")) {
+		return kind{"application/vnd.sqlite3", ".db"}
+	}
+	return kind{"application/sql", ".sql"}
+}
+
+func exportKind([]byte) kind { return kind{NDJSON, ".ndjson"} }
 
 // download answers what write writes. What can't be begun is a problem; what breaks
 // off ends the connection, so that the client can't take a part for the whole.
@@ -37,11 +54,10 @@ func (api *API) download(file download, write func(context.Context, io.Writer) e
 			api.fail(w, r, err)
 			return
 		}
-		out := &downloading{download: file, w: w, connection: http.NewResponseController(w)}
-		if r.Method == http.MethodHead { // its length would take the body itself
-			out.begin()
+		if r.Method == http.MethodHead { // more than this takes the body itself
 			return
 		}
+		out := &downloading{download: file, w: w, connection: http.NewResponseController(w)}
 		err := write(r.Context(), out)
 		switch {
 		case err == nil:
@@ -63,17 +79,17 @@ type downloading struct {
 	begun      bool
 }
 
-func (d *downloading) begin() {
-	h := d.w.Header()
-	h.Set("Content-Type", d.mediaType)
-	h.Set("Content-Disposition", `attachment; filename="api_keys-`+time.Now().UTC().Format("20060102T150405Z")+d.extension+`"`)
+func (d *downloading) begin(first []byte) {
+	h, is := d.w.Header(), d.kindOf(first)
+	h.Set("Content-Type", is.mediaType)
+	h.Set("Content-Disposition", `attachment; filename="api_keys-`+time.Now().UTC().Format("20060102T150405Z")+is.extension+`"`)
 	d.begun = true
 }
 
 // Write sends a part of the body.
 func (d *downloading) Write(p []byte) (int, error) {
 	if !d.begun {
-		d.begin()
+		d.begin(p)
 	}
 	if d.patience > 0 {
 		_ = d.connection.SetWriteDeadline(time.Now().Add(d.patience))

@@ -421,7 +421,7 @@ func TestADownloadThatBreaksOffIsNotTakenForItsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan struct{})
 			api := New(nil, zap.NewNop())
-			handler := api.download(download{name: "a test", mediaType: NDJSON, patience: time.Millisecond}, write)
+			handler := api.download(download{name: "a test", kindOf: exportKind, patience: time.Millisecond}, write)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				defer close(ended)
 				handler(w, r)

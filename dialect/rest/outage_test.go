@@ -98,6 +98,21 @@ func TestABackupIsAWholeStore(t *testing.T) {
 	}
 }
 
+func TestABackupOfAServersStoreIsAScript(t *testing.T) {
+	routes := New(nil, zap.NewNop()).OperatorRoutes("", func(_ context.Context, w io.Writer) error {
+		_, err := io.WriteString(w, "-- A backup\n")
+		return err
+	})
+	resp, err := http.Get(serveRoutes(t, routes.Find).URL + "/backup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if is, named := resp.Header.Get("Content-Type"), resp.Header.Get("Content-Disposition"); is != "application/sql" || !strings.HasSuffix(named, `.sql"`) {
+		t.Errorf("Content-Type %q, Content-Disposition %q", is, named)
+	}
+}
+
 func TestABackupThatBreaksOffIsNoWholeResponse(t *testing.T) {
 	routes := New(nil, zap.NewNop()).OperatorRoutes("", func(_ context.Context, w io.Writer) error {
 		_, _ = w.Write([]byte("SQLite format 3\x00"))
