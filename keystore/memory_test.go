@@ -19,7 +19,8 @@ func hold(t *testing.T, c *Cache, store *scriptedStore, first, end uint32) {
 		store.revoked[d] = 0
 		store.mu.Unlock()
 		if _, err := c.Lookup(context.Background(), d); err != nil {
-			t.Fatal(err)
+			t.Error(err) // not Fatal: it runs beside the test, too
+			return
 		}
 	}
 }
