@@ -25,7 +25,7 @@ import (
 func BenchmarkDurable(b *testing.B) {
 	for _, keys := range []int{1_000, 1_000_000} {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
-			store := filledStore(b, keys)
+			store := filledStore(b, storePath(b), keys)
 			path := filepath.Join(b.TempDir(), "copy.db")
 			file, err := os.Create(path)
 			if err != nil {
@@ -52,8 +52,8 @@ func BenchmarkDurable(b *testing.B) {
 // turns. The metric x-few is the time in the one against that in the other.
 func BenchmarkDurableStored(b *testing.B) {
 	const many, few = 1_000_000, 1_000
-	large := newKeyringOver(b, filledStore(b, many), keystore.DefaultCacheSize)
-	small := newKeyringOver(b, filledStore(b, few), keystore.DefaultCacheSize)
+	large := newKeyringOver(b, filledStore(b, storePath(b), many), keystore.DefaultCacheSize)
+	small := newKeyringOver(b, filledStore(b, storePath(b), few), keystore.DefaultCacheSize)
 	for _, clients := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			const each = 100 // so that a turn has checkpoints of its own
@@ -98,7 +98,11 @@ type bareIssuer struct {
 
 func newBareIssuer(b *testing.B, path string) *bareIssuer {
 	b.Helper()
-	db := bareDatabase(b, path, 8<<10)
+	db, err := openBare(path, 8<<10)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
 	return &bareIssuer{db, [3]*sql.Stmt{
 		prepared(b, db, `INSERT INTO credentials (id, account_id, package, roles, active, description, allowed_ips, metadata,
 			expires_at, created_at, updated_at, deleted_at) VALUES ($1, $2, '', '', TRUE, '', '', '', 0, $3, $3, 0)`),
@@ -140,4 +144,13 @@ func (i *bareIssuer) issue(b *testing.B, n, accounts int) {
 	if err := tx.Commit(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+func prepared(b *testing.B, db *sql.DB, text string) *sql.Stmt {
+	b.Helper()
+	stmt, err := db.PrepareContext(b.Context(), text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return stmt
 }

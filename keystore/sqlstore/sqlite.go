@@ -223,9 +223,13 @@ func (e *sqlite) unreadable(err error) error {
 // use is what a pool of connections is for.
 type use struct {
 	connections int
-	// cache is the page cache of each connection, in KiB, of which the memory
-	// allocator makes twice as many. A commit empties those of the readers; what
-	// makes reads fast is the system's cache.
+	// cache is what each connection adds to the page cache, in KiB, of which the
+	// memory allocator makes twice as many. All connections of the process share it, as
+	// SQLite is built here: one with less than it added takes new memory for a page
+	// and has to give it back after the read where the others have used up all there
+	// is, and one with more takes the page that was not used for the longest time. So
+	// only who adds little gets a part again after large transactions. A commit drops
+	// the pages of the readers; what makes reads fast is the system's cache.
 	cache int
 	// spill is the number of pages beyond which the cache writes changed ones to the
 	// log before the commit, if it is full. Those that change again are written there
@@ -242,10 +246,9 @@ var (
 	// A group of updates changes up to a thousand pages, one of an import 1,500.
 	writing = use{connections: 1, cache: 1 << 10, spill: 2048, lock: "immediate"}
 	// A look-up computes more than it waits, so more connections than
-	// processors would only cost memory. So would larger caches: what they have
-	// for a look-up is a page of the tree's upper part, which the system has too.
-	lookingUp = use{connections: max(2, runtime.GOMAXPROCS(0)), cache: 64, lock: "deferred", readOnly: true}
-	viewing   = use{connections: 8, cache: 256, lock: "deferred", readOnly: true}
+	// processors would only cost memory.
+	lookingUp = use{connections: max(2, runtime.GOMAXPROCS(0)), cache: 8, lock: "deferred", readOnly: true}
+	viewing   = use{connections: 8, cache: 8, lock: "deferred", readOnly: true}
 	// SQLite takes a copy for a write, though it writes another file.
 	copying = use{connections: 1, cache: 2 << 10, lock: "deferred"}
 )
