@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"slices"
 	"strconv"
 	"sync"
@@ -114,18 +115,45 @@ func client(addr string, status int, next func(into []byte) []byte) (latencies [
 
 // ask sends one request and returns the status of the answer.
 func ask(addr string, request []byte) (status int, err error) {
-	conn, err := net.Dial("tcp", addr)
+	conn, err := send(addr, request)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return 0, err
-	}
-	if _, err := conn.Write(request); err != nil {
-		return 0, err
-	}
 	return readAnswer(bufio.NewReader(conn))
+}
+
+// answerOf is the whole answer to a request, but for its date.
+func answerOf(addr string, request []byte) (string, error) {
+	conn, err := send(addr, request)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	answer.Header.Del("Date")
+	whole, err := httputil.DumpResponse(answer, true)
+	return string(whole), err
+}
+
+// send sends a request over a connection of its own.
+func send(addr string, request []byte) (net.Conn, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.SetDeadline(time.Now().Add(10 * time.Second)); err == nil {
+		_, err = conn.Write(request)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // readAnswer reads an answer, whose length must be said, and returns its status. A

@@ -62,19 +62,31 @@ func cpuTimeOf(pid int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// memory is what a process and its workers have resident, in bytes.
-func memory(pid int) (sum int64, err error) {
+// memory is what a process holds of the machine's, in bytes.
+type memory struct {
+	// resident is all of it.
+	resident int64
+	// anonymous is without pages of files, the program's own above all, which the
+	// system drops and reads again as it likes.
+	anonymous int64
+}
+
+// memoryOf is that of a process and its workers.
+func memoryOf(pid int) (sum memory, err error) {
 	for _, member := range family(pid) {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", member))
+		path := fmt.Sprintf("/proc/%d/status", member)
+		status, err := os.ReadFile(path)
 		if err != nil {
-			return 0, err
+			return sum, err
 		}
-		var kibibytes int64
-		_, after, _ := bytes.Cut(status, []byte("VmRSS:"))
-		if _, err := fmt.Sscan(string(after), &kibibytes); err != nil {
-			return 0, fmt.Errorf("no VmRSS in /proc/%d/status: %w", member, err)
+		for name, to := range map[string]*int64{"VmRSS:": &sum.resident, "RssAnon:": &sum.anonymous} {
+			var kibibytes int64
+			_, after, _ := bytes.Cut(status, []byte(name))
+			if _, err := fmt.Sscan(string(after), &kibibytes); err != nil {
+				return sum, fmt.Errorf("no %s in %s: %w", name, path, err)
+			}
+			*to += kibibytes << 10
 		}
-		sum += kibibytes << 10
 	}
 	return sum, nil
 }

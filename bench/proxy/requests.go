@@ -27,8 +27,11 @@ func mistyped(text string) source {
 // unknown asks with a key that nobody has, another each time.
 func unknown(i int, into []byte) []byte { return request(into, token(i)) }
 
+// requestPath is what all requests ask for.
+const requestPath = "/v1/things"
+
 func request(into []byte, key string) []byte {
-	into = append(into, "GET /v1/things?page=2 HTTP/1.1\r\nHost: api.example\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nX-API-Key: "...)
+	into = append(into, "GET "+requestPath+"?page=2 HTTP/1.1\r\nHost: api.example\r\nUser-Agent: bench/1\r\nAccept: application/json\r\nX-API-Key: "...)
 	into = append(into, key...)
 	return append(into, "\r\n\r\n"...)
 }

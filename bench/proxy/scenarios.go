@@ -74,7 +74,7 @@ type sample struct {
 	perSecond float64
 	cpu       time.Duration // per request
 	p99       time.Duration
-	memory    int64 // afterwards
+	memory    memory // afterwards
 }
 
 // one is requests with one key.
@@ -89,10 +89,13 @@ func (b *bench) many(gc collector) error {
 	if err := b.proxied(p, gc); err != nil || gc.env != nil {
 		return err
 	}
-	resident := func(s sample) float64 { return float64(s.memory) }
-	b.extents = append(b.extents, extent{
-		fmt.Sprintf("resident memory under the load of %d keys in turn: plain Caddy, with api_keys", *keys),
-		int64(median(p.base.samples, resident)), int64(median(p.with.samples, resident)), 20 << 20})
+	add := func(what string, limit int64, of func(sample) float64) {
+		b.extents = append(b.extents, extent{what, int64(median(p.base.samples, of)), int64(median(p.with.samples, of)), limit})
+	}
+	add(fmt.Sprintf("resident memory under the load of %d keys in turn: plain Caddy, with api_keys", *keys), 20<<20,
+		func(s sample) float64 { return float64(s.memory.resident) })
+	add("of which anonymous: without the pages of the program's file", 0,
+		func(s sample) float64 { return float64(s.memory.anonymous) })
 	return nil
 }
 
@@ -157,17 +160,60 @@ func (b *bench) writesBeside(gc collector, floor *syncer) (rate float64, err err
 	return w.rate(), nil
 }
 
-// checksum is the refusal of a mistyped key.
+// checksum is the refusal of a mistyped key, against the shortest answer there is, and
+// against the same answer by Caddy's own handlers.
 func (b *bench) checksum(gc collector) error {
+	if err := b.mistyped(gc, "`respond 401`", "respond 401", false, requestsAtLeast(0.95)); err != nil {
+		return err
+	}
+	return b.mistyped(gc, "`header` and `respond` with the same answer", sameRefusal, true)
+}
+
+// sameRefusal answers what a mistyped key is answered. A brace after a backslash begins
+// no placeholder.
+const sameRefusal = `header {
+		Cache-Control no-store
+		Content-Type application/problem+json
+		Www-Authenticate "Bearer realm=\"api_keys\", error=\"invalid_token\""
+	}
+	respond <<JSON
+		\{"type":"about:blank","title":"Unauthorized","status":401,"detail":"The API key is not valid.","instance":"` + requestPath + `","code":"invalid_key"}
+		JSON 401`
+
+func (b *bench) mistyped(gc collector, plain, directives string, same bool, targets ...target) error {
 	var k children
 	defer k.end()
 	store, err := b.copySeed()
 	if err != nil {
 		return err
 	}
-	p := &pair{title: "a mistyped key is refused; plain Caddy: `respond 401`", from: mistyped(b.texts[0]),
-		status: http.StatusUnauthorized, targets: []target{requestsAtLeast(0.95)}}
-	return b.caddies(&k, p, gc, "respond 401", store)
+	p := &pair{title: "a mistyped key is refused; plain Caddy: " + plain, from: mistyped(b.texts[0]),
+		status: http.StatusUnauthorized, targets: targets}
+	if err := b.startCaddies(&k, p, gc, directives, store); err != nil {
+		return err
+	}
+	if same {
+		if err := p.answersTheSame(); err != nil {
+			return err
+		}
+	}
+	return b.measurePair(p)
+}
+
+// answersTheSame compares the two answers to a request, but for their date.
+func (p *pair) answersTheSame() error {
+	var answers [2]string
+	for i, s := range []side{p.base, p.with} {
+		answer, err := answerOf(s.proxy.addr, p.from(0, nil))
+		if err != nil {
+			return err
+		}
+		answers[i] = answer
+	}
+	if answers[0] != answers[1] {
+		return fmt.Errorf("the answers differ: %q and %q", answers[0], answers[1])
+	}
+	return nil
 }
 
 // unknown is the refusal of keys that nobody has, beside many that are stored, and
@@ -194,7 +240,7 @@ func (b *bench) unknown(gc collector) error {
 	first, end := p.with.samples[0], p.with.samples[*rounds-1]
 	b.extents = append(b.extents, extent{
 		fmt.Sprintf("resident memory beside %d stored keys: before and after %d unknown ones", *stored, (*rounds-1)**requests),
-		first.memory, end.memory, 8 << 20})
+		first.memory.resident, end.memory.resident, 8 << 20})
 	return nil
 }
 
@@ -332,7 +378,7 @@ func (b *bench) measure(p *pair, to *side) (taken sample, err error) {
 	if err != nil {
 		return taken, err
 	}
-	resident, err := memory(to.proxy.pid)
+	held, err := memoryOf(to.proxy.pid)
 	n := len(latencies)
-	return sample{float64(n) / took.Seconds(), (after - before) / time.Duration(n), latencies[n*99/100], resident}, err
+	return sample{float64(n) / took.Seconds(), (after - before) / time.Duration(n), latencies[n*99/100], held}, err
 }

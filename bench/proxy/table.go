@@ -29,7 +29,7 @@ func requestsAtLeast(share float64) target {
 type extent struct {
 	what     string
 	from, to int64
-	limit    int64 // of the difference
+	limit    int64 // of the difference, 0 if there is none
 }
 
 func requestsPerSecond(s sample) float64 { return s.perSecond }
@@ -120,6 +120,10 @@ func verdict(met bool) string {
 
 func (e extent) row() string {
 	mebibytes := func(n int64) float64 { return float64(n) / (1 << 20) }
-	return fmt.Sprintf("| %s | %.1f | %.1f | %+.1f | ≤ %+.0f: %s |\n", e.what, mebibytes(e.from), mebibytes(e.to),
-		mebibytes(e.to-e.from), mebibytes(e.limit), verdict(e.to-e.from <= e.limit))
+	judgement := ""
+	if e.limit > 0 {
+		judgement = fmt.Sprintf("≤ %+.0f: %s", mebibytes(e.limit), verdict(e.to-e.from <= e.limit))
+	}
+	return fmt.Sprintf("| %s | %.1f | %.1f | %+.1f | %s |\n", e.what, mebibytes(e.from), mebibytes(e.to),
+		mebibytes(e.to-e.from), judgement)
 }

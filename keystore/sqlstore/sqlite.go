@@ -244,7 +244,7 @@ var (
 	// One connection writes, and takes the write lock when it begins: taking
 	// it later could fail, with the snapshot that was read outdated.
 	// A group of updates changes up to a thousand pages, one of an import 1,500.
-	writing = use{connections: 1, cache: 1 << 10, spill: 2048, lock: "immediate"}
+	writing = use{connections: 1, cache: 512, spill: 2048, lock: "immediate"}
 	// A look-up computes more than it waits, so more connections than
 	// processors would only cost memory.
 	lookingUp = use{connections: max(2, runtime.GOMAXPROCS(0)), cache: 8, lock: "deferred", readOnly: true}
