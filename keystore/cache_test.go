@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -276,8 +279,41 @@ func TestUsesAreWrittenInBatches(t *testing.T) {
 	for i := range 600 {
 		u.note(g, start.Add(time.Duration(i)*time.Second))
 	}
-	if got, want := u.pending["k"], (Use{"k", start, start.Add(9 * time.Minute)}); got != want {
+	if got, want := u.pending["k"].Use, (Use{"k", start, start.Add(9 * time.Minute)}); got != want {
 		t.Errorf("pending %+v, want %+v", got, want)
+	}
+}
+
+// usesStore keeps the uses that it is told of.
+type usesStore struct {
+	Store
+	Tx
+	told []Use
+}
+
+func (s *usesStore) Update(_ context.Context, change func(Tx) error) error { return change(s) }
+
+func (s *usesStore) RecordUses(uses []Use) error {
+	s.told = append(s.told, uses...)
+	return nil
+}
+
+func TestUsesAreWrittenInTheOrderOfTheirCredentials(t *testing.T) {
+	const keys = 3*useBatch + 1
+	var u uses
+	var want []Use
+	for i := range keys {
+		want = append(want, Use{fmt.Sprintf("key-%d", keys-i), Instant(i + 1), Instant(i + 1)})
+	}
+	for _, i := range rand.Perm(keys) {
+		u.merge(pendingUse{want[i], fmt.Sprintf("credential-%05d", i)})
+	}
+	var store usesStore
+	if err := u.flush(t.Context(), &store); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(store.told, want) {
+		t.Errorf("%d uses of %d were written, or in another order", len(store.told), keys)
 	}
 }
 

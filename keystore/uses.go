@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -11,7 +12,12 @@ import (
 // request.
 type uses struct {
 	mu      sync.Mutex
-	pending map[string]Use // by key id
+	pending map[string]pendingUse // by key id
+}
+
+type pendingUse struct {
+	Use
+	credentialID string
 }
 
 const (
@@ -33,43 +39,58 @@ func (u *uses) note(g *Grant, now Instant) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.merge(Use{g.KeyID, now, now})
+	u.merge(pendingUse{Use{g.KeyID, now, now}, g.CredentialID})
 }
 
 // merge adds a use to those pending. The caller holds the lock.
-func (u *uses) merge(use Use) {
+func (u *uses) merge(use pendingUse) {
 	old, ok := u.pending[use.KeyID]
 	switch {
 	case ok:
-		use = Use{use.KeyID, min(old.First, use.First), max(old.Last, use.Last)}
+		use.First, use.Last = min(old.First, use.First), max(old.Last, use.Last)
 	case len(u.pending) >= maxPendingUses:
 		return
 	case u.pending == nil:
-		u.pending = map[string]Use{}
+		u.pending = map[string]pendingUse{}
 	}
 	u.pending[use.KeyID] = use
 }
 
 // flush writes what is pending; what can't be written stays pending.
+//
+// The ids of credentials are in the order in which they were made, and so, nearly, are
+// the rows of their keys. In that order a batch changes few pages of the store, and in
+// any other about as many as it has uses.
 func (u *uses) flush(ctx context.Context, store Store) error {
 	u.mu.Lock()
-	batch := slices.Collect(maps.Values(u.pending))
+	pending := u.pending
 	u.pending = nil
 	u.mu.Unlock()
-	for len(batch) > 0 {
-		part := batch[:min(len(batch), useBatch)]
-		err := store.Update(ctx, func(tx Tx) error { return tx.RecordUses(part) })
+	sorted := slices.SortedFunc(maps.Values(pending), func(a, b pendingUse) int {
+		return strings.Compare(a.credentialID, b.credentialID)
+	})
+	for len(sorted) > 0 {
+		part := sorted[:min(len(sorted), useBatch)]
+		err := store.Update(ctx, func(tx Tx) error { return tx.RecordUses(usesOf(part)) })
 		if err != nil {
-			u.restore(batch)
+			u.restore(sorted)
 			return err
 		}
-		batch = batch[len(part):]
+		sorted = sorted[len(part):]
 	}
 	return nil
 }
 
+func usesOf(pending []pendingUse) []Use {
+	uses := make([]Use, len(pending))
+	for i, p := range pending {
+		uses[i] = p.Use
+	}
+	return uses
+}
+
 // restore puts back what could not be written.
-func (u *uses) restore(batch []Use) {
+func (u *uses) restore(batch []pendingUse) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, use := range batch {
