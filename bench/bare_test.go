@@ -45,7 +45,7 @@ func newBareTable(b *testing.B) *bareTable {
 	if err != nil {
 		b.Fatal(err)
 	}
-	process := exec.CommandContext(context.Background(), self)
+	process := exec.Command(self)
 	process.Env = append(os.Environ(), bareFile+"="+filepath.Join(b.TempDir(), "bare.db"))
 	process.Stderr = os.Stderr
 	asks, err := process.StdinPipe()
